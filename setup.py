@@ -1,0 +1,96 @@
+"""Build of the compiled modules: one extension per instruction set, from one source.
+
+Everything else about the package stands in ``pyproject.toml``.
+
+Environment
+-----------
+CROPKIT_BUILD_OPENMP
+    ``1`` (default) compiles with OpenMP, ``0`` without: kernels then run on one thread.
+CROPKIT_BUILD_SANITIZE
+    For developers: a list for ``-fsanitize=``, for example ``address,undefined``.
+CROPKIT_BUILD_JOBS
+    How many compilers run at once (default: the CPUs this process may use).
+"""
+
+import os
+import platform
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+KERNELS = Path("src/cropkit/_kernels")
+
+# Flags of each instruction set. The choice among them is made at run time by
+# ``_features.pyx``; the builder's own CPU is never looked at.
+INSTRUCTION_SETS = {
+    "x86_64": {
+        "baseline": [],
+        "avx2": ["-mavx2"],
+        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    },
+    "aarch64": {"neon": []},
+}
+MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+VARIANTS = INSTRUCTION_SETS.get(MACHINE, {"baseline": []})
+
+# Contraction to fused multiply-add would change bits (docs/design/exactness.md); aarch64
+# contracts by default. -O3 rather than -O2: the loaders and blends rely on vectorization.
+COMPILE = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-g0"]
+LINK: list[str] = []
+
+
+def flag(name: str) -> bool:
+    """Read a 0/1 switch from the environment; anything else is an error."""
+    value = os.environ.get(name, "1")
+    if value not in ("0", "1"):
+        raise SystemExit(f"{name}={value!r}: expected 0 or 1")
+    return value == "1"
+
+
+def jobs() -> int:
+    """Number of compilers to run at once."""
+    default = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return int(os.environ.get("CROPKIT_BUILD_JOBS", default))
+
+
+if flag("CROPKIT_BUILD_OPENMP"):
+    COMPILE.append("-fopenmp")
+    LINK.append("-fopenmp")
+if sanitizers := os.environ.get("CROPKIT_BUILD_SANITIZE"):
+    COMPILE += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-O1", "-g"]
+    LINK.append(f"-fsanitize={sanitizers}")
+
+
+def extension(name: str, flags: list[str]) -> Extension:
+    """Describe one compiled module."""
+    return Extension(
+        f"cropkit._kernels.{name}",
+        [str(KERNELS / f"{name}.pyx")],
+        include_dirs=[numpy.get_include(), str(KERNELS)],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        extra_compile_args=COMPILE + flags,
+        extra_link_args=LINK,
+        depends=[str(path) for pattern in ("*.pxi", "*.pxd", "*.h") for path in KERNELS.glob(pattern)],
+    )
+
+
+extensions = [extension(name, []) for name in ("_features", "_openmp", "_checks")]
+extensions += [extension(f"_{name}", flags) for name, flags in VARIANTS.items()]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/cython",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+            "freethreading_compatible": True,
+        },
+    ),
+    options={"build_ext": {"parallel": jobs()}},
+)

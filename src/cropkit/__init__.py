@@ -1,0 +1,27 @@
+"""Crop many boxes out of images and resize them: exact and fast, for NumPy arrays.
+
+>>> import numpy as np
+>>> import cropkit
+>>> image = np.zeros((1, 720, 1280, 3), np.uint8)
+>>> cropkit.crop_and_resize(image, [[0.1, 0.2, 0.5, 0.6]], [0], (224, 224)).shape
+(1, 224, 224, 3)
+"""
+
+from cropkit._backends import Backend, BackendError, BackendInfo, list_backends, use_backend
+from cropkit._ops import crop_and_resize
+from cropkit._request import Request
+from cropkit._runtime import show_runtime
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "BackendError",
+    "BackendInfo",
+    "Request",
+    "__version__",
+    "crop_and_resize",
+    "list_backends",
+    "show_runtime",
+    "use_backend",
+]

@@ -1,0 +1,363 @@
+"""The registry of backends: the only place that chooses one.
+
+``reference`` and ``cpu`` are built in. Every other backend enters by the entry point
+group ``cropkit.backends``, whose value names an object that satisfies `Backend`. Nothing
+is looked for before it is needed: a call on arrays in the CPU's memory that names no
+backend loads no plugin, and so installing one never changes its result.
+"""
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, Protocol, cast, runtime_checkable
+
+from numpy.typing import NDArray
+
+from cropkit._request import CPU_DEVICE, Request
+
+GROUP: Final = "cropkit.backends"
+_BUILT_IN: Final = {"cpu": "cropkit._cpu:backend", "reference": "cropkit._reference:backend"}
+_DEVICE_NAMES: Final = {1: "CPU", 2: "CUDA", 4: "OpenCL", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
+
+
+class BackendError(RuntimeError):
+    """No backend can run a call; the message holds each candidate's reason."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What computes the operator for arrays on the devices that it knows.
+
+    Attributes
+    ----------
+    name : str
+        The entry point's name, which users pass as ``backend=``.
+    device_types : frozenset of int
+        DLPack device types: 1 CPU, 2 CUDA, 4 OpenCL, 10 ROCm.
+    exact : bool
+        Whether results are bit-equal to those of ``reference``.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device_types(self) -> frozenset[int]: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    def unavailable(self) -> str | None:
+        """Say why it cannot run here (no driver, no package), or None."""
+        ...
+
+    def refuses(self, request: Request) -> str | None:
+        """Say why it cannot run this call (a dtype, a method), or None."""
+        ...
+
+    def crop_and_resize(
+        self,
+        request: Request,
+        image: NDArray[Any],
+        boxes: NDArray[Any],
+        box_indices: NDArray[Any],
+        out: NDArray[Any],
+    ) -> None:
+        """Fill `out`. Everything has been checked, and nothing is empty."""
+        ...
+
+
+_METHODS: Final = {
+    "unavailable": 0,
+    "refuses": 1,
+    "crop_and_resize": 5,
+}
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """One row of `list_backends`.
+
+    Attributes
+    ----------
+    name : str
+    origin : str
+        The distribution that brings it, with its version.
+    device_types : tuple of str
+        For example ``("CPU",)``; empty when the backend could not be loaded.
+    exact : bool or None
+        Whether it is bit-equal to ``reference``; None when it could not be loaded.
+    reason : str or None
+        Why it cannot be used, or None when it can.
+    """
+
+    name: str
+    origin: str
+    device_types: tuple[str, ...]
+    exact: bool | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A backend that was found, loaded or not."""
+
+    name: str
+    origin: str
+    backend: Backend | None
+    problem: str | None
+
+    def why_not(self, request: Request | None = None) -> str | None:
+        """Say why this entry cannot be used (for `request`), or None."""
+        if self.backend is None:
+            return self.problem
+        try:
+            reason = self.backend.unavailable()
+            if reason is None and request is not None:
+                if request.device_type not in self.backend.device_types:
+                    return f"it does not run on {device_name(request.device_type)} arrays"
+                reason = self.backend.refuses(request)
+        except Exception as error:
+            return f"{self.origin}: it raised when asked: {_one_line(error)}"
+        if reason is not None and not isinstance(reason, str):
+            return f"{self.origin}: its reason is a {type(reason).__name__}, expected str or None"
+        return reason
+
+
+def device_name(device_type: int) -> str:
+    """Name of a DLPack device type."""
+    return _DEVICE_NAMES.get(device_type, f"DLPack device type {device_type}")
+
+
+# ---- choosing ------------------------------------------------------------------------
+
+_preferred: ContextVar[str | Backend | None] = ContextVar("cropkit_backend", default=None)
+
+
+def choose(request: Request, backend: str | Backend | None) -> Backend:
+    """Choose the backend that runs `request`.
+
+    In this order: the `backend` argument, `use_backend`, ``CROPKIT_BACKEND``, and by the
+    image's device. A backend that was asked for by name runs or raises; no other steps in.
+
+    Raises
+    ------
+    BackendError
+        With the reason of each backend that was considered.
+    """
+    wanted, source = backend, "backend="
+    if wanted is None:
+        wanted, source = _preferred.get(), "use_backend"
+    if wanted is None:
+        wanted, source = os.environ.get("CROPKIT_BACKEND") or None, "CROPKIT_BACKEND="
+    if wanted is None and request.device_type == CPU_DEVICE:
+        wanted = "cpu"
+    if wanted is None:
+        return _choose_by_device(request)
+    entry = _find(wanted, source)
+    reason = entry.why_not(request)
+    if reason is not None:
+        raise BackendError(f"backend {entry.name!r} cannot run this call: {reason}")
+    return cast(Backend, entry.backend)
+
+
+def _choose_by_device(request: Request) -> Backend:
+    reasons = []
+    for entry in _registry().values():
+        reason = entry.why_not(request)
+        if reason is None and entry.backend is not None:
+            if entry.backend.exact:
+                return entry.backend
+            reason = "it is not exact, so it runs only when it is named"
+        reasons.append(f"  {entry.name} ({entry.origin}): {reason}")
+    raise BackendError(
+        f"no backend runs on {device_name(request.device_type)} arrays:\n" + "\n".join(reasons)
+    )
+
+
+def _find(wanted: str | Backend, source: str) -> _Entry:
+    if not isinstance(wanted, str):
+        return _wrap(wanted)
+    if wanted in _BUILT_IN:
+        return _built_in(wanted)
+    known = _registry()
+    if wanted not in known:
+        raise BackendError(
+            f"{source}{wanted!r}: no such backend; found: {', '.join(sorted(known))}"
+        )
+    return known[wanted]
+
+
+@contextmanager
+def use_backend(backend: "str | Backend") -> Iterator[None]:
+    """Run the calls inside a ``with`` block on one backend.
+
+    Holds for the current thread or asyncio task only (it is a context variable). A call's
+    own ``backend=`` goes before it; ``CROPKIT_BACKEND`` comes after it.
+
+    Parameters
+    ----------
+    backend : str or Backend
+        A name that `list_backends` shows, or an object with a backend's methods.
+
+    Raises
+    ------
+    BackendError
+        There is no backend of that name, or it cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np, cropkit
+    >>> image = np.arange(4.0, dtype="float32").reshape(1, 2, 2, 1)
+    >>> with cropkit.use_backend("reference"):
+    ...     crop = cropkit.crop_and_resize(image, [[0, 0, 1, 1]], [0], (1, 1))
+    >>> crop.item()
+    1.5
+    """
+    entry = _find(backend, "use_backend: ")
+    reason = entry.why_not()
+    if reason is not None:
+        raise BackendError(f"backend {entry.name!r} cannot be used: {reason}")
+    token = _preferred.set(backend)
+    try:
+        yield
+    finally:
+        _preferred.reset(token)
+
+
+def list_backends() -> list[BackendInfo]:
+    """List every backend found, usable or not, and why not.
+
+    Returns
+    -------
+    list of BackendInfo
+        The built-in ones first, then plugins by name; plugins that could not be
+        registered have their reason.
+
+    Examples
+    --------
+    >>> import cropkit
+    >>> [info.name for info in cropkit.list_backends()][:2]
+    ['cpu', 'reference']
+    """
+    rows = []
+    for entry in [*_registry().values(), *_rejected()]:
+        names: tuple[str, ...] = ()
+        exact = None
+        if entry.backend is not None:
+            names = tuple(device_name(device) for device in sorted(entry.backend.device_types))
+            exact = entry.backend.exact
+        rows.append(BackendInfo(entry.name, entry.origin, names, exact, entry.why_not()))
+    return rows
+
+
+# ---- finding -------------------------------------------------------------------------
+
+
+@cache
+def _built_in(name: str) -> _Entry:
+    module, attribute = _BUILT_IN[name].split(":")
+    backend = getattr(importlib.import_module(module), attribute)
+    return _Entry(name, "built in", backend, None)
+
+
+@cache
+def _wrap(backend: object) -> _Entry:
+    """Entry of a backend that was passed as an object."""
+    name = getattr(backend, "name", type(backend).__name__)
+    problem = _flaw(backend, name)
+    origin = f"{type(backend).__module__}.{type(backend).__qualname__}"
+    return _Entry(
+        str(name), origin, cast(Backend, backend) if problem is None else None, problem
+    )
+
+
+@cache
+def _scan() -> tuple[dict[str, _Entry], tuple[_Entry, ...]]:
+    """Load every plugin: those registered, by name, and those rejected."""
+    found: dict[str, _Entry] = {name: _built_in(name) for name in _BUILT_IN}
+    rejected: list[_Entry] = []
+    points = sorted(entry_points(group=GROUP), key=lambda p: (p.name, _origin(p)))
+    for point in points:
+        origin = _origin(point)
+        if point.name in found:
+            first = found[point.name].origin
+            problem = f"{origin}: the name {point.name!r} is already taken ({first})"
+            rejected.append(_Entry(point.name, origin, None, problem))
+        else:
+            found[point.name] = _load(point, origin)
+    return found, tuple(rejected)
+
+
+def _registry() -> dict[str, _Entry]:
+    return _scan()[0]
+
+
+def _rejected() -> tuple[_Entry, ...]:
+    return _scan()[1]
+
+
+def _origin(point: EntryPoint) -> str:
+    if point.dist is None:
+        return point.value
+    return f"{point.dist.name} {point.dist.version}"
+
+
+def _load(point: EntryPoint, origin: str) -> _Entry:
+    try:
+        backend = point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin that exits on import must not take others along
+        problem = f"{origin}: importing {point.value} failed: {_one_line(error)}"
+        return _Entry(point.name, origin, None, problem)
+    flaw = _flaw(backend, point.name)
+    if flaw is not None:
+        return _Entry(point.name, origin, None, f"{origin}: {point.value} {flaw}")
+    return _Entry(point.name, origin, backend, None)
+
+
+def _flaw(backend: object, name: object) -> str | None:
+    """Say what keeps an object from being a backend named `name`, or None."""
+    try:
+        if isinstance(backend, type):
+            return "is a class: expected an instance"
+        given = getattr(backend, "name", None)
+        if given != name or not isinstance(name, str):
+            return f"has name {given!r}: expected the entry point's name, {name!r}"
+        devices = getattr(backend, "device_types", None)
+        if not isinstance(devices, frozenset) or not all(type(d) is int for d in devices):
+            return f"has device_types {devices!r}: expected a frozenset of int"
+        if not isinstance(getattr(backend, "exact", None), bool):
+            return "has no attribute exact that is True or False"
+        for method, count in _METHODS.items():
+            flaw = _method_flaw(getattr(backend, method, None), method, count)
+            if flaw is not None:
+                return flaw
+    except Exception as error:
+        return f"raised when it was looked at: {_one_line(error)}"
+    return None
+
+
+def _method_flaw(method: Callable[..., object] | None, name: str, count: int) -> str | None:
+    if not callable(method):
+        return f"has no method {name}"
+    parameters = inspect.signature(method).parameters.values()
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        return f"has a method {name} with *args or **kwargs: expected {count} named parameters"
+    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    required = [p for p in parameters if p.default is p.empty]
+    if len(positional) < count or len(required) > count:
+        return f"has a method {name}{inspect.signature(method)}: expected {count} parameters"
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

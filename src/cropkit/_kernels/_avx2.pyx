@@ -1,0 +1,2 @@
+"""The kernels, compiled for x86-64 with AVX2."""
+include "_forward.pxi"

@@ -1,0 +1,2 @@
+"""The kernels, compiled for any CPU of this architecture."""
+include "_forward.pxi"

@@ -1,0 +1,51 @@
+"""What this CPU can do.
+
+Compiled with baseline flags and imported before any other kernel module: those compiled
+for an instruction set may use it anywhere, their module initialization included.
+"""
+
+cdef extern from *:
+    """
+    static int cropkit_has_avx2(void)
+    {
+    #if defined(__x86_64__)
+        __builtin_cpu_init();
+        return __builtin_cpu_supports("avx2");
+    #else
+        return 0;
+    #endif
+    }
+
+    /* GCC's check covers the operating system too: it reads XCR0. */
+    static int cropkit_has_avx512(void)
+    {
+    #if defined(__x86_64__)
+        __builtin_cpu_init();
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    #else
+        return 0;
+    #endif
+    }
+
+    #if defined(__aarch64__)
+    #define CROPKIT_IS_AARCH64 1
+    #else
+    #define CROPKIT_IS_AARCH64 0
+    #endif
+    """
+    bint cropkit_has_avx2() noexcept
+    bint cropkit_has_avx512() noexcept
+    const bint CROPKIT_IS_AARCH64
+
+
+def instruction_sets():
+    """Names of the instruction sets of this CPU that kernels may be built for, best first."""
+    if CROPKIT_IS_AARCH64:
+        return ("neon",)
+    found = ["baseline"]
+    if cropkit_has_avx2():
+        found.insert(0, "avx2")
+        if cropkit_has_avx512():
+            found.insert(0, "avx512")
+    return tuple(found)

@@ -1,0 +1,2 @@
+"""The kernels, compiled for AArch64."""
+include "_forward.pxi"

@@ -1,0 +1,123 @@
+/* Pixels of every image dtype, loaded as float or double.
+ *
+ * A loader reads `count` pixels of one image row into a packed row of reals: the columns
+ * listed in `columns`, or `first, first + 1, ...` where that is NULL. Strides are in
+ * bytes; source pixels are native-endian and aligned (cropkit_realign makes them so).
+ * Conversions round to nearest even, as the language's casts do.
+ */
+#ifndef CROPKIT_PIXELS_H
+#define CROPKIT_PIXELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Distinct C types, so that a fused type can tell them from uint16. */
+typedef struct { uint16_t bits; } cropkit_float16;
+typedef struct { uint16_t bits; } cropkit_bfloat16;
+
+/* Exact. Integer arithmetic only, so that the compiler vectorizes it on every
+ * instruction set; F16C would do the same in one instruction but be one more thing to
+ * detect. The two multiplications are exact: by powers of two, with normal results. */
+static inline float cropkit_from_float16(cropkit_float16 half)
+{
+    const uint32_t magnitude = (uint32_t)(half.bits & 0x7fff) << 13;
+    const uint32_t sign = (uint32_t)(half.bits & 0x8000) << 16;
+    const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
+    float value;
+    uint32_t bits;
+    memcpy(&value, &magnitude, sizeof value);
+    value *= 0x1p112f; /* rebias the exponent; makes subnormals normal */
+    memcpy(&bits, &value, sizeof bits);
+    bits |= sign | special;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline float cropkit_from_bfloat16(cropkit_bfloat16 brain)
+{
+    const uint32_t bits = (uint32_t)brain.bits << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* One row per image dtype: name, C type, the value of pixel `p`. The order defines the
+ * codes; the names are NumPy's. */
+#define CROPKIT_PIXEL_TYPES(ROW, REAL)                                                   \
+    ROW(bool, uint8_t, p != 0, REAL)                                                     \
+    ROW(uint8, uint8_t, p, REAL)                                                         \
+    ROW(int8, int8_t, p, REAL)                                                           \
+    ROW(uint16, uint16_t, p, REAL)                                                       \
+    ROW(int16, int16_t, p, REAL)                                                         \
+    ROW(uint32, uint32_t, p, REAL)                                                       \
+    ROW(int32, int32_t, p, REAL)                                                         \
+    ROW(uint64, uint64_t, p, REAL)                                                       \
+    ROW(int64, int64_t, p, REAL)                                                         \
+    ROW(float16, cropkit_float16, cropkit_from_float16(p), REAL)                         \
+    ROW(bfloat16, cropkit_bfloat16, cropkit_from_bfloat16(p), REAL)                      \
+    ROW(float32, float, p, REAL)                                                         \
+    ROW(float64, double, p, REAL)
+
+/* Packed pixels are one flat run, the loop that vectorizes. */
+#define CROPKIT_DEFINE_LOADER(NAME, PIXEL, VALUE, REAL)                                  \
+    static void cropkit_load_##NAME##_##REAL(REAL *restrict dst, const char *row,        \
+        const ptrdiff_t *columns, ptrdiff_t first, ptrdiff_t count, ptrdiff_t stride_x,  \
+        ptrdiff_t depth, ptrdiff_t stride_c)                                             \
+    {                                                                                    \
+        if (columns == NULL && stride_c == (ptrdiff_t)sizeof(PIXEL)                      \
+            && stride_x == depth * stride_c) {                                           \
+            row += first * stride_x;                                                     \
+            first = 0;                                                                   \
+            depth *= count;                                                              \
+            count = 1;                                                                   \
+        }                                                                                \
+        for (ptrdiff_t i = 0; i < count; i++, dst += depth) {                            \
+            const char *at = row + (columns ? columns[i] : first + i) * stride_x;        \
+            if (stride_c == (ptrdiff_t)sizeof(PIXEL)) {                                  \
+                for (ptrdiff_t c = 0; c < depth; c++) {                                  \
+                    const PIXEL p = ((const PIXEL *)at)[c];                              \
+                    dst[c] = (REAL)(VALUE);                                              \
+                }                                                                        \
+            } else {                                                                     \
+                for (ptrdiff_t c = 0; c < depth; c++) {                                  \
+                    const PIXEL p = *(const PIXEL *)(at + c * stride_c);                 \
+                    dst[c] = (REAL)(VALUE);                                              \
+                }                                                                        \
+            }                                                                            \
+        }                                                                                \
+    }
+
+CROPKIT_PIXEL_TYPES(CROPKIT_DEFINE_LOADER, float)
+CROPKIT_PIXEL_TYPES(CROPKIT_DEFINE_LOADER, double)
+
+typedef void (*cropkit_loader_float)(float *, const char *, const ptrdiff_t *, ptrdiff_t,
+    ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+typedef void (*cropkit_loader_double)(double *, const char *, const ptrdiff_t *, ptrdiff_t,
+    ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+
+#define CROPKIT_CODE(NAME, PIXEL, VALUE, REAL) CROPKIT_##NAME,
+enum { CROPKIT_PIXEL_TYPES(CROPKIT_CODE, ) CROPKIT_PIXEL_TYPE_COUNT };
+
+#define CROPKIT_LOADER(NAME, PIXEL, VALUE, REAL) cropkit_load_##NAME##_##REAL,
+#define CROPKIT_NAME(NAME, PIXEL, VALUE, REAL) #NAME,
+static const cropkit_loader_float cropkit_loaders_float[] = {
+    CROPKIT_PIXEL_TYPES(CROPKIT_LOADER, float)};
+static const cropkit_loader_double cropkit_loaders_double[] = {
+    CROPKIT_PIXEL_TYPES(CROPKIT_LOADER, double)};
+static const char *const cropkit_pixel_names[] = {CROPKIT_PIXEL_TYPES(CROPKIT_NAME, )};
+
+/* Copy pixels of any alignment and byte order to a packed native row: columns as above. */
+static void cropkit_realign(char *restrict dst, const char *row, const ptrdiff_t *columns,
+    ptrdiff_t first, ptrdiff_t count, ptrdiff_t stride_x, ptrdiff_t depth,
+    ptrdiff_t stride_c, ptrdiff_t itemsize, int swap)
+{
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const char *at = row + (columns ? columns[i] : first + i) * stride_x;
+        for (ptrdiff_t c = 0; c < depth; c++, at += stride_c, dst += itemsize)
+            for (ptrdiff_t k = 0; k < itemsize; k++)
+                dst[k] = at[swap ? itemsize - 1 - k : k];
+    }
+}
+
+#endif

@@ -1,0 +1,317 @@
+/* The few vector moves that a compiler does not find by itself.
+ *
+ * Everything here is `static inline` and chosen by the predefined macros of the
+ * instruction set that the including extension is compiled for. Functions that return a
+ * count say how many items they have done; the caller's plain loop does the rest, so an
+ * instruction set without a version of its own simply returns 0.
+ *
+ * No operation here is fused or reassociated: a lerp is always a + (b - a) * w with
+ * three roundings, on every width.
+ */
+#ifndef CROPKIT_SIMD_H
+#define CROPKIT_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#if defined(__AVX512F__)
+#define CROPKIT_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define CROPKIT_VECTOR_BYTES 32
+#else
+#define CROPKIT_VECTOR_BYTES 16
+#endif
+
+/* ---- rows: blend two, or copy one ------------------------------------------------ */
+
+#if defined(__AVX512F__)
+#define CROPKIT_STREAM(p, v) _mm512_stream_si512((__m512i *)(p), (__m512i)(v))
+#elif defined(__AVX2__)
+#define CROPKIT_STREAM(p, v) _mm256_stream_si256((__m256i *)(p), (__m256i)(v))
+#elif defined(__SSE2__)
+#define CROPKIT_STREAM(p, v) _mm_stream_si128((__m128i *)(p), (__m128i)(v))
+#else
+#define CROPKIT_STREAM(p, v) memcpy((p), &(v), sizeof(v))
+#endif
+
+/* Streaming stores are weakly ordered: a thread that used them fences before it hands
+ * its rows to anybody else. */
+static inline void cropkit_stream_fence(void)
+{
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
+/* cropkit_blend_*: dst = top + (bottom - top) * weight.    cropkit_copy_*: dst = src.
+ *
+ * With `stream`, the stores bypass the caches: worth it when the result is larger than
+ * the last-level cache, a loss when it fits. They need aligned addresses, so the first
+ * vector is an ordinary unaligned store and the aligned ones start inside it; the last
+ * one overlaps likewise. Writing a few values twice is cheaper than a scalar head. */
+#define CROPKIT_DEFINE_ROWS(REAL, NAME)                                                  \
+    typedef REAL cropkit_vector_##NAME __attribute__((                                   \
+        vector_size(CROPKIT_VECTOR_BYTES), aligned(__alignof__(REAL)), may_alias));      \
+                                                                                         \
+    static inline cropkit_vector_##NAME cropkit_lerp_##NAME(                             \
+        const REAL *a, const REAL *b, REAL w)                                            \
+    {                                                                                    \
+        const cropkit_vector_##NAME va = *(const cropkit_vector_##NAME *)a;              \
+        const cropkit_vector_##NAME vb = *(const cropkit_vector_##NAME *)b;              \
+        return va + (vb - va) * w;                                                       \
+    }                                                                                    \
+                                                                                         \
+    static inline void cropkit_blend_##NAME(REAL *restrict dst, const REAL *top,         \
+        const REAL *bottom, REAL weight, ptrdiff_t n, int stream)                        \
+    {                                                                                    \
+        const ptrdiff_t lanes = CROPKIT_VECTOR_BYTES / sizeof(REAL);                     \
+        ptrdiff_t i = 0;                                                                 \
+        if (n < lanes) {                                                                 \
+            for (; i < n; i++)                                                           \
+                dst[i] = top[i] + (bottom[i] - top[i]) * weight;                         \
+            return;                                                                      \
+        }                                                                                \
+        if (stream) {                                                                    \
+            const uintptr_t past = (uintptr_t)dst % CROPKIT_VECTOR_BYTES;                \
+            if (past) {                                                                  \
+                *(cropkit_vector_##NAME *)dst = cropkit_lerp_##NAME(top, bottom, weight);\
+                i = (CROPKIT_VECTOR_BYTES - past) / sizeof(REAL);                        \
+            }                                                                            \
+            for (; i + lanes <= n; i += lanes) {                                         \
+                const cropkit_vector_##NAME v =                                          \
+                    cropkit_lerp_##NAME(top + i, bottom + i, weight);                    \
+                CROPKIT_STREAM(dst + i, v);                                              \
+            }                                                                            \
+        } else {                                                                         \
+            for (; i + lanes <= n; i += lanes)                                           \
+                *(cropkit_vector_##NAME *)(dst + i) =                                    \
+                    cropkit_lerp_##NAME(top + i, bottom + i, weight);                    \
+        }                                                                                \
+        if (i < n) {                                                                     \
+            i = n - lanes;                                                               \
+            *(cropkit_vector_##NAME *)(dst + i) =                                        \
+                cropkit_lerp_##NAME(top + i, bottom + i, weight);                        \
+        }                                                                                \
+    }                                                                                    \
+                                                                                         \
+    static inline void cropkit_copy_##NAME(                                              \
+        REAL *restrict dst, const REAL *src, ptrdiff_t n, int stream)                    \
+    {                                                                                    \
+        const ptrdiff_t lanes = CROPKIT_VECTOR_BYTES / sizeof(REAL);                     \
+        ptrdiff_t i = 0;                                                                 \
+        if (!stream || n < lanes) {                                                      \
+            memcpy(dst, src, n * sizeof(REAL));                                          \
+            return;                                                                      \
+        }                                                                                \
+        const uintptr_t past = (uintptr_t)dst % CROPKIT_VECTOR_BYTES;                    \
+        if (past) {                                                                      \
+            *(cropkit_vector_##NAME *)dst = *(const cropkit_vector_##NAME *)src;         \
+            i = (CROPKIT_VECTOR_BYTES - past) / sizeof(REAL);                            \
+        }                                                                                \
+        for (; i + lanes <= n; i += lanes) {                                             \
+            const cropkit_vector_##NAME v = *(const cropkit_vector_##NAME *)(src + i);   \
+            CROPKIT_STREAM(dst + i, v);                                                  \
+        }                                                                                \
+        if (i < n) {                                                                     \
+            i = n - lanes;                                                               \
+            *(cropkit_vector_##NAME *)(dst + i) =                                        \
+                *(const cropkit_vector_##NAME *)(src + i);                               \
+        }                                                                                \
+    }
+
+CROPKIT_DEFINE_ROWS(float, f32)
+CROPKIT_DEFINE_ROWS(double, f64)
+
+/* ---- uint8 pixels: byte windows --------------------------------------------------- */
+
+/* Four neighbouring floats of a crop row (a quad) read taps that lie close together: if
+ * all eight fit in 16 bytes, one load and two byte shuffles fetch them, already widened
+ * to 32 bits. `start[q]` is where quad q's window begins; `left` and `right` hold, per
+ * float, the tap's byte within the window with 0x80 in the three upper bytes (a shuffle
+ * writes zero there). A register holds CROPKIT_QUADS windows, each shuffled in its own
+ * 128-bit lane, which is why AVX-512 needs no wider permute here. */
+#if defined(__AVX512BW__)
+#define CROPKIT_QUADS 4
+#elif defined(__AVX2__)
+#define CROPKIT_QUADS 2
+#elif defined(__SSSE3__) || (defined(__ARM_NEON) && defined(__aarch64__))
+#define CROPKIT_QUADS 1
+#else
+#define CROPKIT_QUADS 0
+#endif
+
+#if defined(__AVX512BW__)
+typedef __m512i cropkit_window;
+typedef __m512 cropkit_floats;
+static inline cropkit_window cropkit_load_window(const uint8_t *row, const int32_t *start)
+{
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(row + start[0])));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(row + start[1])), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(row + start[2])), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(row + start[3])), 3);
+}
+static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *lanes)
+{
+    return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(window, _mm512_loadu_si512(lanes)));
+}
+#elif defined(__AVX2__)
+typedef __m256i cropkit_window;
+typedef __m256 cropkit_floats;
+static inline cropkit_window cropkit_load_window(const uint8_t *row, const int32_t *start)
+{
+    return _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(row + start[0]))),
+        _mm_loadu_si128((const __m128i *)(row + start[1])), 1);
+}
+static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *lanes)
+{
+    return _mm256_cvtepi32_ps(
+        _mm256_shuffle_epi8(window, _mm256_loadu_si256((const __m256i *)lanes)));
+}
+#elif defined(__SSSE3__)
+typedef __m128i cropkit_window;
+typedef __m128 cropkit_floats;
+static inline cropkit_window cropkit_load_window(const uint8_t *row, const int32_t *start)
+{
+    return _mm_loadu_si128((const __m128i *)(row + start[0]));
+}
+static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *lanes)
+{
+    return _mm_cvtepi32_ps(_mm_shuffle_epi8(window, _mm_loadu_si128((const __m128i *)lanes)));
+}
+#elif CROPKIT_QUADS
+typedef uint8x16_t cropkit_window;
+typedef float32x4_t cropkit_floats;
+static inline cropkit_window cropkit_load_window(const uint8_t *row, const int32_t *start)
+{
+    return vld1q_u8(row + start[0]);
+}
+static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *lanes)
+{
+    return vcvtq_f32_u32(vreinterpretq_u32_u8(
+        vqtbl1q_u8(window, vreinterpretq_u8_s32(vld1q_s32(lanes)))));
+}
+#endif
+
+/* `quads` is a multiple of CROPKIT_QUADS; dst holds 4 * quads floats. */
+static inline void cropkit_lerp_bytes(float *restrict dst, const uint8_t *row,
+    const int32_t *start, const int32_t *left, const int32_t *right, const float *weight,
+    ptrdiff_t quads)
+{
+#if CROPKIT_QUADS
+    for (ptrdiff_t q = 0; q < quads; q += CROPKIT_QUADS) {
+        const cropkit_window window = cropkit_load_window(row, start + q);
+        const cropkit_floats a = cropkit_pick(window, left + 4 * q);
+        const cropkit_floats b = cropkit_pick(window, right + 4 * q);
+        const cropkit_vector_f32 w = *(const cropkit_vector_f32 *)(weight + 4 * q);
+        *(cropkit_vector_f32 *)(dst + 4 * q) =
+            (cropkit_vector_f32)(a + (b - a) * (cropkit_floats)w);
+    }
+#endif
+}
+
+static inline void cropkit_pick_bytes(float *restrict dst, const uint8_t *row,
+    const int32_t *start, const int32_t *left, ptrdiff_t quads)
+{
+#if CROPKIT_QUADS
+    for (ptrdiff_t q = 0; q < quads; q += CROPKIT_QUADS)
+        *(cropkit_vector_f32 *)(dst + 4 * q) = (cropkit_vector_f32)cropkit_pick(
+            cropkit_load_window(row, start + q), left + 4 * q);
+#endif
+}
+
+/* ---- float32 pixels of depth 1, 3 and 4 ------------------------------------------- */
+
+/* Lerp between pixels at row + lo[i] and row + hi[i]; returns how many of the n samples
+ * are done. May write up to 16 floats past the last one it has done: dst is a scratch
+ * row with that much room. Reads nothing but the pixels themselves: the fourth lane of a
+ * three-channel load is masked off. */
+static inline ptrdiff_t cropkit_lerp_pixels3(float *restrict dst, const float *row,
+    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n)
+{
+    ptrdiff_t i = 0;
+#if defined(__AVX512F__)
+    const __m512i spread = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    const __m512i pack = _mm512_set_epi32(15, 15, 15, 15, 14, 13, 12, 10, 9, 8, 6, 5, 4, 2, 1, 0);
+#define PIXEL(k, at) _mm_maskz_loadu_ps(7, row + (at)[i + (k)])
+#define PIXELS(at)                                                                       \
+    _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(                            \
+        _mm512_castps128_ps512(PIXEL(0, at)), PIXEL(1, at), 1), PIXEL(2, at), 2),        \
+        PIXEL(3, at), 3)
+    for (; i + 4 <= n; i += 4) {
+        const __m512 a = PIXELS(lo), b = PIXELS(hi);
+        const __m512 w = _mm512_permutexvar_ps(
+            spread, _mm512_castps128_ps512(_mm_loadu_ps(weight + i)));
+        const __m512 v = _mm512_add_ps(a, _mm512_mul_ps(_mm512_sub_ps(b, a), w));
+        _mm512_storeu_ps(dst + 3 * i, _mm512_permutexvar_ps(pack, v));
+    }
+#undef PIXELS
+#undef PIXEL
+#elif defined(__AVX2__)
+    const __m128i three = _mm_set_epi32(0, -1, -1, -1);
+    const __m256i spread = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
+    const __m256i pack = _mm256_set_epi32(7, 7, 6, 5, 4, 2, 1, 0);
+#define PIXEL(k, at) _mm_maskload_ps(row + (at)[i + (k)], three)
+#define PIXELS(at) _mm256_insertf128_ps(_mm256_castps128_ps256(PIXEL(0, at)), PIXEL(1, at), 1)
+    for (; i + 2 <= n; i += 2) {
+        const __m256 a = PIXELS(lo), b = PIXELS(hi);
+        const __m128 w2 = _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(weight + i)));
+        const __m256 w = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(w2), spread);
+        const __m256 v = _mm256_add_ps(a, _mm256_mul_ps(_mm256_sub_ps(b, a), w));
+        _mm256_storeu_ps(dst + 3 * i, _mm256_permutevar8x32_ps(v, pack));
+    }
+#undef PIXELS
+#undef PIXEL
+#endif
+    return i;
+}
+
+static inline ptrdiff_t cropkit_lerp_pixels4(float *restrict dst, const float *row,
+    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n)
+{
+    typedef float pixel __attribute__((vector_size(16), aligned(4), may_alias));
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const pixel a = *(const pixel *)(row + lo[i]), b = *(const pixel *)(row + hi[i]);
+        *(pixel *)(dst + 4 * i) = a + (b - a) * weight[i];
+    }
+    return n;
+}
+
+/* Depth 1 with neighbouring pixels adjacent in memory. The two taps of a sample are one
+ * 8-byte load, or, where the weight is 0, one pixel: there `hi == lo`, and the pixel to
+ * the right must not be used (an infinite one would make a NaN). Groups that touch the
+ * last pixel of the row, whose right neighbour may be outside the array, are left to the
+ * caller, who goes on from there one sample at a time. */
+static inline ptrdiff_t cropkit_lerp_pixels1(float *restrict dst, const float *row,
+    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n, ptrdiff_t last)
+{
+    ptrdiff_t i = 0;
+#if defined(__SSE2__)
+#define AT(k) (row + lo[i + (k)])
+#define TWO_PAIRS(j, k)                                                                  \
+    _mm_loadh_pi(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)AT(j))), (const __m64 *)AT(k))
+    for (; i + 4 <= n; i += 4) {
+        if (lo[i] >= last || lo[i + 3] >= last)
+            break;
+        const __m128 p = TWO_PAIRS(0, 1), q = TWO_PAIRS(2, 3);
+        const __m128 a = _mm_shuffle_ps(p, q, _MM_SHUFFLE(2, 0, 2, 0));
+        const __m128 next = _mm_shuffle_ps(p, q, _MM_SHUFFLE(3, 1, 3, 1));
+        const __m128 w = _mm_loadu_ps(weight + i);
+        const __m128 between = _mm_cmpneq_ps(w, _mm_setzero_ps());
+        const __m128 b = _mm_or_ps(_mm_and_ps(between, next), _mm_andnot_ps(between, a));
+        _mm_storeu_ps(dst + i, _mm_add_ps(a, _mm_mul_ps(_mm_sub_ps(b, a), w)));
+    }
+#undef TWO_PAIRS
+#undef AT
+#endif
+    return i;
+}
+
+#endif

@@ -1,0 +1,313 @@
+"""Checks of a call, once: what comes out is canonical, and no backend checks it again.
+
+Every error says what is wrong, where, and what was expected, before any work is done.
+"""
+
+import math
+import operator
+import os
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cropkit._kernels import _checks
+
+Method = Literal["bilinear", "nearest"]
+CPU_DEVICE: Final = 1  # DLPack's kDLCPU
+
+IMAGE_DTYPES: Final = (
+    "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
+    "float16", "bfloat16", "float32", "float64",
+)  # fmt: skip
+_METHODS: Final = ("bilinear", "nearest")
+_FLOAT32: Final = np.dtype(np.float32)
+_FLOAT64: Final = np.dtype(np.float64)
+_INTP: Final = np.dtype(np.intp)
+_FIRST_BAD_BOX: Final = {
+    _FLOAT32: _checks.first_bad_box_float32,
+    _FLOAT64: _checks.first_bad_box_float64,
+}
+# An axis this long exists only as a broadcast view; beyond it, sample positions rounded
+# up to the next float could not be converted to an index.
+_MAX_AXIS: Final = 2**62
+
+
+class Request(NamedTuple):
+    """One checked call, without its arrays.
+
+    What a backend's ``refuses`` looks at, and what its operators get beside the arrays.
+
+    Attributes
+    ----------
+    image_shape : tuple of int
+        ``(batch, height, width, depth)``.
+    image_dtype : numpy.dtype
+        One of the dtypes of `IMAGE_DTYPES`, in any byte order.
+    num_boxes : int
+    crop_size : tuple of int
+        ``(crop_height, crop_width)``, both at least 1.
+    method : {"bilinear", "nearest"}
+    dtype : numpy.dtype
+        float32 or float64: of the boxes, of all arithmetic and of the result.
+    extrapolation_value : float
+    device_type : int
+        DLPack device type of the image; 1 is the CPU.
+    num_threads : int or None
+        What the caller asked for.
+    """
+
+    image_shape: tuple[int, int, int, int]
+    image_dtype: np.dtype[Any]
+    num_boxes: int
+    crop_size: tuple[int, int]
+    method: Method
+    dtype: np.dtype[Any]
+    extrapolation_value: float
+    device_type: int
+    num_threads: int | None
+
+    @property
+    def result_shape(self) -> tuple[int, int, int, int]:
+        """``(num_boxes, crop_height, crop_width, depth)``."""
+        return (self.num_boxes, *self.crop_size, self.image_shape[3])
+
+
+class Call(NamedTuple):
+    """A request with its checked arrays."""
+
+    request: Request
+    image: NDArray[Any]
+    boxes: NDArray[Any]
+    box_indices: NDArray[np.intp]
+    out: NDArray[Any]
+
+
+def check_forward(
+    image: object,
+    boxes: object,
+    box_indices: object,
+    crop_size: object,
+    method: str,
+    extrapolation_value: float,
+    dtype: DTypeLike | None,
+    out: NDArray[Any] | None,
+    num_threads: int | None,
+) -> Call:
+    """Check and make canonical the arguments of `cropkit.crop_and_resize`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError, MemoryError
+        As the public docstring says.
+    """
+    if method not in _METHODS:
+        raise ValueError(f"method={method!r}: expected 'bilinear' or 'nearest'")
+    result_dtype = _FLOAT32 if dtype is None else _check_dtype(dtype)
+    if num_threads is not None:
+        num_threads = _check_num_threads(num_threads)
+    size = _check_crop_size(crop_size)
+    image = _check_image(image)
+    boxes = _check_boxes(boxes, result_dtype)
+    box_indices = _check_box_indices(box_indices, len(boxes), image.shape[0])
+    request = Request(
+        cast(tuple[int, int, int, int], image.shape),
+        image.dtype,
+        len(boxes),
+        size,
+        cast(Method, method),
+        result_dtype,
+        float(extrapolation_value),
+        CPU_DEVICE,
+        num_threads,
+    )
+    if out is None:
+        out = _allocate(request.result_shape, result_dtype)
+    else:
+        _check_out(out, request.result_shape, result_dtype, image=image, boxes=boxes,
+                   box_indices=box_indices)  # fmt: skip
+    return Call(request, image, boxes, box_indices, out)
+
+
+# ---- one argument each ----------------------------------------------------------------
+
+
+def _as_array(value: object, name: str) -> NDArray[Any]:
+    """Convert to an array without copying one; what cannot be an array is a TypeError."""
+    if type(value) is np.ndarray:
+        return value
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: expected an array: {error}") from None
+
+
+def _check_image(value: object) -> NDArray[Any]:
+    image = _as_array(value, "image")
+    if not _is_image_dtype(image.dtype):
+        raise TypeError(
+            f"image has dtype {image.dtype}: expected one of {', '.join(IMAGE_DTYPES)}"
+        )
+    if image.ndim != 4:
+        hint = "; for one image, image[None] adds the batch axis" if image.ndim == 3 else ""
+        raise ValueError(
+            f"image has shape {image.shape}: expected 4 axes, [batch, height, width, depth]{hint}"
+        )
+    _, height, width, _ = image.shape
+    if not (1 <= height <= _MAX_AXIS and 1 <= width <= _MAX_AXIS):
+        raise ValueError(f"image has shape {image.shape}: height and width must be at least 1")
+    return image
+
+
+@cache
+def _is_image_dtype(dtype: np.dtype[Any]) -> bool:
+    # ml_dtypes' bfloat16 is recognized by its name, so that nobody has to import it here.
+    return dtype.name in IMAGE_DTYPES and (dtype.kind in "buif" or dtype.name == "bfloat16")
+
+
+def _check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
+    given = _as_array(value, "boxes")
+    if given.dtype.kind not in "fiu" and given.dtype.name != "bfloat16":
+        raise TypeError(f"boxes has dtype {given.dtype}: expected real numbers")
+    if given.ndim != 2 or given.shape[1] != 4:
+        raise ValueError(
+            f"boxes has shape {given.shape}: expected [num_boxes, 4], each [y1, x1, y2, x2]"
+        )
+    if given.dtype is dtype and given.flags.carray:
+        boxes = given
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            boxes = np.require(given, dtype, ("C", "A"))
+    bad = _FIRST_BAD_BOX[dtype](boxes)
+    if bad >= 0:
+        narrowed = "" if not np.isfinite(given[bad].astype(float)).all() else f" in {dtype}"
+        raise ValueError(
+            f"boxes[{bad}] = {given[bad].tolist()}: box coordinates must be finite{narrowed}"
+        )
+    return boxes
+
+
+def _check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.intp]:
+    if value is None:
+        if batch == 1:
+            return np.zeros(num_boxes, np.intp)
+        if batch == num_boxes:
+            return np.arange(num_boxes)
+        raise ValueError(
+            f"box_indices is None with {num_boxes} boxes and {batch} images: expected an index "
+            "for each box unless there is one image, or one box per image"
+        )
+    given = _as_array(value, "box_indices")
+    if given.dtype.kind not in "iu" and not (given.size == 0 and type(value) is list):
+        raise TypeError(f"box_indices has dtype {given.dtype}: expected integers")
+    if given.shape != (num_boxes,):
+        raise ValueError(
+            f"box_indices has shape {given.shape}: expected ({num_boxes},), one index for each box"
+        )
+    if given.dtype is _INTP and given.flags.carray:
+        indices = given
+    else:
+        indices = np.require(given, np.intp, ("C", "A"))
+    bad = _checks.first_bad_index(indices, batch)
+    if bad >= 0:
+        raise IndexError(
+            f"box_indices[{bad}] = {given[bad]}: expected an index of one of the {batch} images, "
+            f"0 <= index < {batch}"
+        )
+    return indices
+
+
+def _check_crop_size(value: object) -> tuple[int, int]:
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        try:
+            value = np.asarray(value)
+        except Exception:
+            value = None
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
+            raise TypeError("crop_size: expected two positive integers, (crop_height, crop_width)")
+    given = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(given, Sequence) or len(given) != 2:
+        raise ValueError(
+            f"crop_size={given!r}: expected two positive integers, (crop_height, crop_width)"
+        )
+    try:
+        height, width = operator.index(given[0]), operator.index(given[1])
+    except TypeError:
+        raise TypeError(
+            f"crop_size={tuple(given)!r}: expected two positive integers, "
+            "(crop_height, crop_width)"
+        ) from None
+    if height < 1 or width < 1:
+        raise ValueError(f"crop_size=({height}, {width}): both must be at least 1")
+    return height, width
+
+
+def _check_dtype(value: DTypeLike) -> np.dtype[Any]:
+    dtype = np.dtype(value)
+    if dtype == _FLOAT32:
+        return _FLOAT32
+    if dtype == _FLOAT64:
+        return _FLOAT64
+    raise TypeError(f"dtype={dtype}: expected float32 or float64")
+
+
+def _check_num_threads(value: int) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"num_threads={value!r}: expected a positive integer or None") from None
+    if count < 1:
+        raise ValueError(f"num_threads={count}: expected at least 1")
+    return count
+
+
+# ---- the result -----------------------------------------------------------------------
+
+
+def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    size = math.prod(shape) * dtype.itemsize
+    if size > 1 << 28 and size > _memory_bytes():
+        raise MemoryError(
+            f"the result, {shape} {dtype}, takes {size:.3g} bytes: more than this machine's "
+            f"memory ({_memory_bytes():.3g} bytes)"
+        )
+    return np.empty(shape, dtype)
+
+
+@cache
+def _memory_bytes() -> int:
+    """Bytes of memory that this process could have at most."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
+
+
+def _check_out(
+    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], **inputs: NDArray[Any]
+) -> None:
+    """Check that `out` can be written, and that writing it changes no input."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is a {type(out).__name__}: expected a numpy.ndarray")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}: expected {shape}")
+    if out.dtype != dtype:
+        raise ValueError(f"out has dtype {out.dtype}: expected {dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    if any(stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True)):
+        raise ValueError("out has elements that share memory with each other (a stride is 0)")
+    for name, array in inputs.items():
+        if np.may_share_memory(out, array) and _overlap(out, array):
+            raise ValueError(f"out overlaps {name}: expected memory of its own")
+
+
+def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Decide exactly where that is cheap, else say yes."""
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True

@@ -1,0 +1,152 @@
+"""How many threads a call uses, and how the threads get along with others.
+
+Three troubles of OpenMP teams, each met on real machines, and their cures:
+
+fork
+    A child of ``fork`` inherits the team's book-keeping without its threads and hangs in
+    its first parallel region. The team is dissolved before each fork; where that fails,
+    the child runs on one thread.
+spinning
+    Idle workers of GNU OpenMP spin for up to milliseconds. With a second OpenMP in the
+    process (PyTorch brings one), both teams spin against each other. The spin count is
+    set low while the library is loaded, unless the user has chosen.
+quotas
+    In a container, OpenMP sees the machine's CPUs and not the control group's quota.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from cropkit._request import Request
+
+# Below this many values of the result, starting a team costs more than it saves.
+_SERIAL_VALUES: Final = 1 << 15
+# A team larger than this is never started: OpenMP ends the process when the system
+# refuses a thread.
+_MAX_THREADS: Final = max(64, os.cpu_count() or 1)
+_SPIN_COUNT: Final = "1000"
+
+_parted = True  # whether the team was dissolved before the fork that made this process
+
+
+def team_size(request: Request, values: int) -> int:
+    """Return the number of threads for a call whose result has `values` values.
+
+    In this order: the call's ``num_threads``, ``CROPKIT_NUM_THREADS``, and as many as
+    pay off, up to `default_team_size`.
+    """
+    if not _parted:
+        return 1
+    wanted = request.num_threads
+    if wanted is None:
+        wanted = _from_environment("CROPKIT_NUM_THREADS")
+    if wanted is None:
+        wanted = 1 if values < _SERIAL_VALUES else default_team_size()
+    return min(wanted, _MAX_THREADS)
+
+
+def default_team_size() -> int:
+    """Return OpenMP's maximum, the CPUs of this process or its quota, whichever is least.
+
+    An explicit ``OMP_NUM_THREADS`` wins over the other two.
+    """
+    from cropkit._kernels import _openmp
+
+    maximum = _openmp.openmp_max_threads()
+    if os.environ.get("OMP_NUM_THREADS"):
+        return maximum
+    return max(1, min(maximum, _affinity(), _quota()))
+
+
+def _from_environment(name: str) -> int | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{name}={text!r}: expected a positive integer")
+    return int(text)
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _quota(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> int:
+    """CPUs that the control groups of this process allow, rounded up; a large number if any.
+
+    Reads version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``); the quota of each
+    group on the way to the root holds.
+    """
+    least = 1 << 30
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return least
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "cpu" if controllers else root
+        folder = base / path.lstrip("/")
+        for group in [folder, *folder.parents]:
+            least = min(least, _group_quota(group))
+            if group == base:
+                break
+    return least
+
+
+def _group_quota(group: Path) -> int:
+    try:
+        quota, period = (group / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (group / "cpu.cfs_quota_us").read_text().strip()
+            period = (group / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return 1 << 30
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return 1 << 30  # "max" or "-1": no limit
+    return max(1, -(-int(quota) // int(period)))
+
+
+# ---- fork and spinning ---------------------------------------------------------------
+
+
+def _before_fork() -> None:
+    global _parted
+    from cropkit._kernels import _openmp
+
+    _parted = _openmp.pause()
+
+
+def _after_fork_in_parent() -> None:
+    global _parted
+    _parted = True
+
+
+@cache
+def guard_forks() -> None:
+    """Dissolve the team before every fork from now on."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+
+
+@contextmanager
+def short_spinning() -> Iterator[None]:
+    """Let OpenMP, if it is loaded inside this block, keep its idle workers from spinning."""
+    chosen = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    if any(name in os.environ for name in chosen):
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
+    try:
+        yield
+    finally:
+        del os.environ["GOMP_SPINCOUNT"]
