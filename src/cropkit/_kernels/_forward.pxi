@@ -18,13 +18,16 @@
 
 from cython.parallel cimport prange, threadid
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy
 cimport numpy as cnp
 from cropkit._kernels._sampling cimport real, sample_axis
 
 cnp.import_array()
+
+cdef extern from "Python.h" nogil:
+    const Py_ssize_t PY_SSIZE_T_MIN
 
 cdef extern from "_pixels.h" nogil:
     ctypedef void (*cropkit_loader_float)(
@@ -44,6 +47,8 @@ cdef extern from "_pixels.h" nogil:
 
 cdef extern from "_simd.h" nogil:
     const int CROPKIT_QUADS
+    uint64_t cropkit_enter(bint flush) noexcept
+    void cropkit_leave(uint64_t saved) noexcept
     void cropkit_stream_fence() noexcept
     void cropkit_blend_f32(
         float*, const float*, const float*, float, Py_ssize_t, int) noexcept
@@ -101,7 +106,6 @@ cdef struct Crops:
     Py_ssize_t stride_n, stride_y, stride_x, stride_c   # bytes
     bint packed     # a crop row is one aligned run
     bint nearest, stream
-    double extrapolation
 
 
 cdef struct Scratch:
@@ -206,7 +210,7 @@ cdef void interpolate_reals(
     """One crop row's inside run from a source row of reals, along x.
 
     ``adjacent_last`` is the offset of the row's last pixel when depth is 1 and neighbours
-    are adjacent in memory, else 0.
+    are adjacent in memory, else less than any offset.
     """
     cdef const Py_ssize_t* lo = s.x_lo + first
     cdef const Py_ssize_t* hi = s.x_hi + first
@@ -243,7 +247,7 @@ cdef void interpolate_row(
 ) noexcept nogil:
     """One crop row's inside run from a source row of the image, along x, by its route."""
     cdef Py_ssize_t n = task.last - task.first, depth = image.depth
-    cdef Py_ssize_t last = 0
+    cdef Py_ssize_t last = PY_SSIZE_T_MIN
     cdef const char* source = row
     cdef const Py_ssize_t* columns = s.columns if task.load_taps else NULL
     cdef Py_ssize_t begin = task.load_first
@@ -350,7 +354,7 @@ cdef void plan_load(const Image* image, const Crops* crops, const Scratch* s, Ta
 
 
 cdef void plan_route(
-    real unused, const Image* image, const Crops* crops, const Scratch* s, Task* task,
+    const real* unused, const Image* image, const Crops* crops, const Scratch* s, Task* task,
 ) noexcept nogil:
     """Choose the task's route and turn its x table into what the route reads by."""
     cdef Py_ssize_t i, stride = image.stride_x // <Py_ssize_t>sizeof(real)
@@ -402,7 +406,7 @@ cdef void store_line(const real* line, char* dst, const Image* image, const Crop
 
 
 cdef void crop_band(
-    const real* box, Py_ssize_t image_index, char* out,
+    const real* box, Py_ssize_t image_index, real extrapolation, char* out,
     Py_ssize_t begin, Py_ssize_t end,
     const Image* image, const Crops* crops, const Scratch* s,
 ) noexcept nogil:
@@ -410,7 +414,6 @@ cdef void crop_band(
     cdef Task task
     cdef Py_ssize_t y, y_first = end, y_last = end, depth = image.depth
     cdef Py_ssize_t before, inside, after, keep, tag0 = -1, tag1 = -1
-    cdef real extrapolation = <real>crops.extrapolation
     cdef real* line
     cdef real* rows[2]
     cdef const real* top
@@ -431,7 +434,7 @@ cdef void crop_band(
     if task.first == task.last:
         y_first = y_last = end
     if y_first < y_last:
-        plan_route(extrapolation, image, crops, s, &task)
+        plan_route(<real*>NULL, image, crops, s, &task)
     before = task.first * depth
     inside = (task.last - task.first) * depth
     after = (crops.width - task.last) * depth
@@ -536,6 +539,7 @@ def crop_and_resize(
     cdef Py_ssize_t tasks, task, begin, end, round_tasks, scratch_size, n
     cdef char* scratch = NULL
     cdef Order* order = NULL
+    cdef real fill_value = <real>extrapolation
 
     source.data = <const char*>cnp.PyArray_DATA(image)
     source.batch, source.height, source.width, source.depth = (
@@ -556,7 +560,6 @@ def crop_and_resize(
         and (crops.width == 1 or crops.stride_x == source.depth * <Py_ssize_t>sizeof(real)))
     crops.nearest = nearest
     crops.stream = stream
-    crops.extrapolation = extrapolation
 
     # Bands: enough tasks to share out, none so long that signals wait for it.
     values = crops.width * source.depth
@@ -592,11 +595,11 @@ def crop_and_resize(
             with nogil:
                 if num_threads == 1:
                     for task in range(begin, end):
-                        run_task(task, bands, band, order, boxes, box_indices, &source, &crops,
+                        run_task(task, bands, band, order, boxes, box_indices, fill_value, &source, &crops,
                                  scratch)
                 else:
                     for task in prange(begin, end, schedule="dynamic", num_threads=num_threads):
-                        run_task(task, bands, band, order, boxes, box_indices, &source, &crops,
+                        run_task(task, bands, band, order, boxes, box_indices, fill_value, &source, &crops,
                                  scratch + threadid() * scratch_size)
             begin = end
             if begin < tasks:
@@ -608,16 +611,19 @@ def crop_and_resize(
 
 cdef void run_task(
     Py_ssize_t task, Py_ssize_t bands, Py_ssize_t band, const Order* order,
-    const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices,
+    const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices, real extrapolation,
     const Image* image, const Crops* crops, char* scratch,
 ) noexcept nogil:
     cdef Scratch s
+    cdef uint64_t saved
     cdef Py_ssize_t n = task // bands, begin = (task % bands) * band
     if order != NULL:
         n = order[n].box
     carve(&s, <char*>((<size_t>scratch + 63) // 64 * 64), image, crops, band, sizeof(real))
+    saved = cropkit_enter(sizeof(real) == sizeof(float))
     crop_band(
-        &boxes[n, 0], box_indices[n], crops.data + n * crops.stride_n,
+        &boxes[n, 0], box_indices[n], extrapolation, crops.data + n * crops.stride_n,
         begin, min(begin + band, crops.height), image, crops, &s)
+    cropkit_leave(saved)
     if crops.stream:
         cropkit_stream_fence()

@@ -12,24 +12,26 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Distinct C types, so that a fused type can tell them from uint16. */
+/* Distinct C types, so that they cannot be mistaken for uint16. */
 typedef struct { uint16_t bits; } cropkit_float16;
 typedef struct { uint16_t bits; } cropkit_bfloat16;
 
-/* Exact. Integer arithmetic only, so that the compiler vectorizes it on every
- * instruction set; F16C would do the same in one instruction but be one more thing to
- * detect. The two multiplications are exact: by powers of two, with normal results. */
+/* Exact, and free of branches, so that the compiler vectorizes it on every instruction
+ * set; F16C would do the same in one instruction but be one more thing to detect. A
+ * subnormal half never becomes a subnormal float on the way (2^-14 is put in front of
+ * its mantissa and subtracted), since kernels run with those flushed to zero. */
 static inline float cropkit_from_float16(cropkit_float16 half)
 {
     const uint32_t magnitude = (uint32_t)(half.bits & 0x7fff) << 13;
     const uint32_t sign = (uint32_t)(half.bits & 0x8000) << 16;
-    const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
-    float value;
-    uint32_t bits;
-    memcpy(&value, &magnitude, sizeof value);
-    value *= 0x1p112f; /* rebias the exponent; makes subnormals normal */
-    memcpy(&bits, &value, sizeof bits);
-    bits |= sign | special;
+    const uint32_t rebias = magnitude >= 0x0f800000u ? 224u << 23 : 112u << 23;
+    const uint32_t shifted = magnitude + (113u << 23);
+    uint32_t bits = magnitude + rebias, subnormal_bits;
+    float subnormal, value;
+    memcpy(&subnormal, &shifted, sizeof subnormal);
+    subnormal -= 0x1p-14f;
+    memcpy(&subnormal_bits, &subnormal, sizeof subnormal_bits);
+    bits = (magnitude < 0x00800000u ? subnormal_bits : bits) | sign;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
