@@ -36,8 +36,10 @@ MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platfo
 VARIANTS = INSTRUCTION_SETS.get(MACHINE, {"baseline": []})
 
 # Contraction to fused multiply-add would change bits (docs/design/exactness.md); aarch64
-# contracts by default. -O3 rather than -O2: the loaders and blends rely on vectorization.
-COMPILE = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-g0"]
+# contracts by default. No -fno-trapping-math either: with it GCC 12 makes a cast to integer and
+# back a truncation, which keeps the sign of -0.0. -O3 rather than -O2: the loaders and blends
+# rely on vectorization.
+COMPILE = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-g0"]
 LINK: list[str] = []
 
 

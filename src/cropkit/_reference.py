@@ -53,14 +53,14 @@ def sample_axis(a: Any, b: Any, n: int, count: int, method: str) -> Samples:
     (where,) = np.nonzero((v >= 0) & (v <= limit))
     inside = slice(where[0], where[-1] + 1) if where.size else slice(0, 0)
     v = v[inside]
-    floor = np.floor(v)
+    floor = np.floor(v).astype(np.intp)
     if method == "nearest":
-        index = floor.astype(np.intp) + (v - floor >= real(0.5))
-        index = np.minimum(index, n - 1)
+        index = np.minimum(floor + (v - floor.astype(real) >= real(0.5)), n - 1)
         return Samples(inside, index, index, v - v)
-    lo = np.minimum(floor.astype(np.intp), n - 1)
-    hi = np.minimum(np.ceil(v).astype(np.intp), n - 1)
-    return Samples(inside, lo, hi, v - floor)
+    ceil = np.ceil(v).astype(np.intp)
+    # The floor is an integer by now: at v = -0.0 the weight is -0.0, as in the operator.
+    weight = v - floor.astype(real)
+    return Samples(inside, np.minimum(floor, n - 1), np.minimum(ceil, n - 1), weight)
 
 
 class ReferenceBackend:
