@@ -52,7 +52,7 @@ def flag(name: str) -> bool:
 
 
 def jobs() -> int:
-    """Number of compilers to run at once."""
+    """Return the number of compilers to run at once."""
     default = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return int(os.environ.get("CROPKIT_BUILD_JOBS", default))
 
@@ -74,7 +74,9 @@ def extension(name: str, flags: list[str]) -> Extension:
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=COMPILE + flags,
         extra_link_args=LINK,
-        depends=[str(path) for pattern in ("*.pxi", "*.pxd", "*.h") for path in KERNELS.glob(pattern)],
+        depends=[
+            str(path) for pattern in ("*.pxi", "*.pxd", "*.h") for path in KERNELS.glob(pattern)
+        ],
     )
 
 

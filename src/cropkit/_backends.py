@@ -273,9 +273,7 @@ def _wrap(backend: object) -> _Entry:
     name = getattr(backend, "name", type(backend).__name__)
     problem = _flaw(backend, name)
     origin = f"{type(backend).__module__}.{type(backend).__qualname__}"
-    return _Entry(
-        str(name), origin, cast(Backend, backend) if problem is None else None, problem
-    )
+    return _Entry(str(name), origin, cast(Backend, backend) if problem is None else None, problem)
 
 
 @cache

@@ -148,9 +148,7 @@ def _as_array(value: object, name: str) -> NDArray[Any]:
 def _check_image(value: object) -> NDArray[Any]:
     image = _as_array(value, "image")
     if not _is_image_dtype(image.dtype):
-        raise TypeError(
-            f"image has dtype {image.dtype}: expected one of {', '.join(IMAGE_DTYPES)}"
-        )
+        raise TypeError(f"image has dtype {image.dtype}: expected one of {', '.join(IMAGE_DTYPES)}")
     if image.ndim != 4:
         hint = "; for one image, image[None] adds the batch axis" if image.ndim == 3 else ""
         raise ValueError(
@@ -237,8 +235,7 @@ def _check_crop_size(value: object) -> tuple[int, int]:
         height, width = operator.index(given[0]), operator.index(given[1])
     except TypeError:
         raise TypeError(
-            f"crop_size={tuple(given)!r}: expected two positive integers, "
-            "(crop_height, crop_width)"
+            f"crop_size={tuple(given)!r}: expected two positive integers, (crop_height, crop_width)"
         ) from None
     if height < 1 or width < 1:
         raise ValueError(f"crop_size=({height}, {width}): both must be at least 1")
