@@ -50,12 +50,17 @@ cdef extern from "_simd.h" nogil:
     uint64_t cropkit_enter(bint flush) noexcept
     void cropkit_leave(uint64_t saved) noexcept
     void cropkit_stream_fence() noexcept
+    ctypedef struct cropkit_carry:
+        Py_ssize_t bytes
+    void cropkit_flush_carry(cropkit_carry*) noexcept
     void cropkit_blend_f32(
-        float*, const float*, const float*, float, Py_ssize_t, int) noexcept
+        float*, const float*, const float*, float, Py_ssize_t, int, cropkit_carry*) noexcept
     void cropkit_blend_f64(
-        double*, const double*, const double*, double, Py_ssize_t, int) noexcept
-    void cropkit_copy_f32(float*, const float*, Py_ssize_t, int) noexcept
-    void cropkit_copy_f64(double*, const double*, Py_ssize_t, int) noexcept
+        double*, const double*, const double*, double, Py_ssize_t, int, cropkit_carry*) noexcept
+    void cropkit_copy_f32(
+        float*, const float*, const float*, float, Py_ssize_t, int, cropkit_carry*) noexcept
+    void cropkit_copy_f64(
+        double*, const double*, const double*, double, Py_ssize_t, int, cropkit_carry*) noexcept
     void cropkit_lerp_bytes(
         float*, const uint8_t*, const int32_t*, const int32_t*, const int32_t*,
         const float*, Py_ssize_t) noexcept
@@ -76,6 +81,7 @@ PIXEL_TYPES = tuple(
     [cropkit_pixel_names[code].decode() for code in range(CROPKIT_PIXEL_TYPE_COUNT)])
 
 cdef enum:
+    LINE = 64   # bytes of a cache line, and of the widest vector
     PAD = 16    # reals that a vector store may write past the end of a scratch row
     BYTES_WINDOW = 16
     # Work of one task and of one round of tasks, in values of the result. A task of
@@ -131,7 +137,7 @@ cdef struct Task:
     Py_ssize_t first, last      # inside samples of the x axis
     Py_ssize_t load_first, load_count
     bint load_taps
-    Py_ssize_t quads
+    Py_ssize_t quads, lead      # of BYTES: windows a row, dummy floats before its first
 
 
 cdef struct Order:
@@ -143,7 +149,7 @@ cdef struct Order:
 cdef inline Py_ssize_t place(char* base, void** slot, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
     """Give `slot` its `size` bytes at offset `at`; the next free offset, on a cache line."""
     slot[0] = base + at if base != NULL else NULL
-    return at + (size + 63) // 64 * 64
+    return at + (size + LINE - 1) // LINE * LINE
 
 
 cdef Py_ssize_t carve(
@@ -152,9 +158,9 @@ cdef Py_ssize_t carve(
 ) noexcept nogil:
     """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
     cdef Py_ssize_t n = crops.width
-    cdef Py_ssize_t row = (n * image.depth + PAD) * real_size
+    cdef Py_ssize_t row = (n * image.depth + PAD) * real_size + 2 * LINE
     cdef Py_ssize_t loadable = min(image.width, 2 * n) * image.depth
-    cdef Py_ssize_t lanes = ((n * image.depth + 15) // 16) * 16 if image.depth <= 4 else 0
+    cdef Py_ssize_t lanes = (n * image.depth + 2 * PAD) // 16 * 16 if image.depth <= 4 else 0
     cdef Py_ssize_t at = 0
     at = place(base, <void**>&s.y_lo, at, band * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.y_hi, at, band * sizeof(Py_ssize_t))
@@ -261,10 +267,10 @@ cdef void interpolate_row(
     if task.route == BYTES:
         if real is float:
             if crops.nearest:
-                cropkit_pick_bytes(dst, <const uint8_t*>row, s.start, s.left, task.quads)
+                cropkit_pick_bytes(dst - task.lead, <const uint8_t*>row, s.start, s.left, task.quads)
             else:
                 cropkit_lerp_bytes(
-                    dst, <const uint8_t*>row, s.start, s.left, s.right, s.lane_weight,
+                    dst - task.lead, <const uint8_t*>row, s.start, s.left, s.right, s.lane_weight,
                     task.quads)
         return
     if image.swapped or not image.aligned:
@@ -292,13 +298,11 @@ cdef void interpolate_row(
 cdef bint plan_bytes(const Image* image, const Crops* crops, const Scratch* s, Task* task) noexcept nogil:
     """Make the tables of the BYTES route, or say that some quad's taps are too far apart."""
     cdef Py_ssize_t depth = image.depth, row_bytes = image.width * depth
-    cdef Py_ssize_t floats = (task.last - task.first) * depth
-    cdef Py_ssize_t quads = (floats + 3) // 4, q, k, i, c, f
+    cdef Py_ssize_t begin = task.lead, end = begin + (task.last - task.first) * depth
+    cdef Py_ssize_t q, k, i = task.first, c = 0, f
     cdef int32_t low, high
     cdef const float* weight = <const float*>s.x_weight
-    i = task.first
-    c = 0
-    for f in range(floats):
+    for f in range(begin, end):
         s.left[f] = <int32_t>(s.x_lo[i] * depth + c)
         if not crops.nearest:
             s.right[f] = <int32_t>(s.x_hi[i] * depth + c)
@@ -307,12 +311,14 @@ cdef bint plan_bytes(const Image* image, const Crops* crops, const Scratch* s, T
         if c == depth:
             c = 0
             i += 1
-    task.quads = (quads + 3) // 4 * 4     # a multiple of every CROPKIT_QUADS
-    for f in range(floats, 4 * task.quads):
-        s.left[f] = s.left[floats - 1]
-        if not crops.nearest:
-            s.right[f] = s.right[floats - 1]
-            s.lane_weight[f] = 0
+    task.quads = (end + 15) // 16 * 4     # a multiple of every CROPKIT_QUADS
+    for f in range(4 * task.quads):
+        if f < begin or f >= end:
+            k = begin if f < begin else end - 1
+            s.left[f] = s.left[k]
+            if not crops.nearest:
+                s.right[f] = s.right[k]
+                s.lane_weight[f] = 0
     for q in range(task.quads):
         low = s.left[4 * q]
         high = low
@@ -413,15 +419,15 @@ cdef void crop_band(
     """Crop rows ``begin <= y < end`` of one box, written to `out`, the box's crop."""
     cdef Task task
     cdef Py_ssize_t y, y_first = end, y_last = end, depth = image.depth
-    cdef Py_ssize_t before, inside, after, keep, tag0 = -1, tag1 = -1
+    cdef Py_ssize_t before, inside, after, keep, phase, tag0 = -1, tag1 = -1
     cdef real* line
     cdef real* rows[2]
     cdef const real* top
     cdef const real* bottom
     cdef const char* pixels
     cdef real* y_weight = <real*>s.y_weight
-    rows[0] = <real*>s.rows[0]
-    rows[1] = <real*>s.rows[1]
+    cdef cropkit_carry carry
+    carry.bytes = 0
 
     task.first = task.last = crops.width
     if image_index >= 0 and image_index < image.batch:
@@ -433,12 +439,19 @@ cdef void crop_band(
             s.x_lo, s.x_hi, <real*>s.x_weight, &task.first, &task.last)
     if task.first == task.last:
         y_first = y_last = end
-    if y_first < y_last:
-        plan_route(<real*>NULL, image, crops, s, &task)
     before = task.first * depth
     inside = (task.last - task.first) * depth
     after = (crops.width - task.last) * depth
     pixels = image.data + image_index * image.stride_b
+    # Rows start at the crop row's own place within a cache line, so that a vector that is
+    # aligned in one is aligned in the other.
+    line = <real*>(out + begin * crops.stride_y) if crops.packed else <real*>s.line
+    phase = <size_t>(line + before) % LINE
+    rows[0] = <real*>(<char*>s.rows[0] + LINE + phase)
+    rows[1] = <real*>(<char*>s.rows[1] + LINE + phase)
+    task.lead = phase // <Py_ssize_t>sizeof(real)
+    if y_first < y_last:
+        plan_route(<real*>NULL, image, crops, s, &task)
 
     for y in range(begin, end):
         line = <real*>(out + y * crops.stride_y) if crops.packed else <real*>s.line
@@ -459,28 +472,32 @@ cdef void crop_band(
                     rows[0], pixels + keep * image.stride_y, image, crops, s, &task)
                 tag0 = keep
             top = bottom = rows[0]
-            if crops.nearest:
-                if real is float:
-                    cropkit_copy_f32(line + before, top, inside, crops.stream)
+            keep = s.y_hi[y - begin]
+            if keep != tag0:
+                if keep != tag1:
+                    interpolate_row(
+                        rows[1], pixels + keep * image.stride_y, image, crops, s, &task)
+                    tag1 = keep
+                bottom = rows[1]
+            if real is float:
+                if crops.nearest:
+                    cropkit_copy_f32(line + before, top, top, 0, inside, crops.stream, &carry)
                 else:
-                    cropkit_copy_f64(line + before, top, inside, crops.stream)
-            else:
-                keep = s.y_hi[y - begin]
-                if keep != tag0:
-                    if keep != tag1:
-                        interpolate_row(
-                            rows[1], pixels + keep * image.stride_y, image, crops, s, &task)
-                        tag1 = keep
-                    bottom = rows[1]
-                if real is float:
                     cropkit_blend_f32(
-                        line + before, top, bottom, y_weight[y - begin], inside, crops.stream)
+                        line + before, top, bottom, y_weight[y - begin], inside, crops.stream,
+                        &carry)
+            else:
+                if crops.nearest:
+                    cropkit_copy_f64(line + before, top, top, 0, inside, crops.stream, &carry)
                 else:
                     cropkit_blend_f64(
-                        line + before, top, bottom, y_weight[y - begin], inside, crops.stream)
+                        line + before, top, bottom, y_weight[y - begin], inside, crops.stream,
+                        &carry)
             fill(line + before + inside, after, extrapolation)
         if not crops.packed:
+            cropkit_flush_carry(&carry)
             store_line(line, out + y * crops.stride_y, image, crops)
+    cropkit_flush_carry(&carry)
 
 
 # ---- all tasks -----------------------------------------------------------------------
