@@ -63,6 +63,13 @@ static inline void cropkit_leave(uint64_t saved)
 
 /* ---- rows: blend two, or copy one ------------------------------------------------ */
 
+/* Ask for memory that is needed soon. */
+static inline void cropkit_prefetch(const char *at, ptrdiff_t bytes)
+{
+    for (ptrdiff_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(at + i);
+}
+
 /* Store a vector at an aligned address; `stream` is a constant. */
 #if defined(__AVX512F__)
 #define CROPKIT_STORE(p, v, stream)                                                      \
