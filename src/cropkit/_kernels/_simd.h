@@ -63,9 +63,11 @@ static inline void cropkit_leave(uint64_t saved)
 
 /* ---- rows: blend two, or copy one ------------------------------------------------ */
 
-/* Ask for memory that is needed soon. */
+/* Ask for memory that is needed soon. Without the empty statement, GCC takes a function
+ * that only prefetches to have no effect, and drops the calls. */
 static inline void cropkit_prefetch(const char *at, ptrdiff_t bytes)
 {
+    __asm__ __volatile__("");
     for (ptrdiff_t i = 0; i < bytes; i += 64)
         __builtin_prefetch(at + i);
 }
