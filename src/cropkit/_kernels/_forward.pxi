@@ -72,7 +72,7 @@ cdef extern from "_simd.h" nogil:
         Py_ssize_t, Py_ssize_t) noexcept
     Py_ssize_t cropkit_lerp_pixels3(
         float*, const float*, const Py_ssize_t*, const Py_ssize_t*, const float*,
-        Py_ssize_t) noexcept
+        Py_ssize_t, Py_ssize_t) noexcept
     Py_ssize_t cropkit_lerp_pixels4(
         float*, const float*, const Py_ssize_t*, const Py_ssize_t*, const float*,
         Py_ssize_t) noexcept
@@ -222,8 +222,8 @@ cdef void interpolate_reals(
 ) noexcept nogil:
     """One crop row's inside run from a source row of reals, along x.
 
-    ``adjacent_last`` is the offset of the row's last pixel when depth is 1 and neighbours
-    are adjacent in memory, else less than any offset.
+    ``adjacent_last`` is the offset of the row's last pixel when neighbours are adjacent in
+    memory, else less than any offset.
     """
     cdef const Py_ssize_t* lo = s.x_lo + first
     cdef const Py_ssize_t* hi = s.x_hi + first
@@ -244,7 +244,7 @@ cdef void interpolate_reals(
         lerp_pixels(dst, row, lo, hi, weight, done, n, 1)
     elif depth == 3:
         if real is float:
-            done = cropkit_lerp_pixels3(dst, row, lo, hi, weight, n)
+            done = cropkit_lerp_pixels3(dst, row, lo, hi, weight, n, adjacent_last)
         lerp_pixels(dst, row, lo, hi, weight, done, n, 3)
     elif depth == 4:
         if real is float:
@@ -266,8 +266,8 @@ cdef void interpolate_row(
     cdef Py_ssize_t begin = task.load_first
     cdef Py_ssize_t stride_x = image.stride_x, stride_c = image.stride_c
     if task.route == DIRECT:
-        if depth == 1 and stride_x == <Py_ssize_t>sizeof(real):
-            last = image.width - 1
+        if stride_x == depth * <Py_ssize_t>sizeof(real):
+            last = (image.width - 1) * depth
         interpolate_reals(
             dst, <const real*>row, s, task.first, n, depth, last, crops.nearest)
         return
@@ -296,7 +296,8 @@ cdef void interpolate_row(
         cropkit_loaders_double[image.code](
             <double*>s.loaded, source, columns, begin, task.load_count, stride_x, depth, stride_c)
     interpolate_reals(
-        dst, <const real*>s.loaded, s, task.first, n, depth, task.load_count - 1, crops.nearest)
+        dst, <const real*>s.loaded, s, task.first, n, depth, (task.load_count - 1) * depth,
+        crops.nearest)
 
 
 # ---- one task ------------------------------------------------------------------------

@@ -293,30 +293,53 @@ static inline void cropkit_pick_bytes(float *restrict dst, const uint8_t *row,
 /* ---- float32 pixels of depth 1, 3 and 4 ------------------------------------------- */
 
 /* Lerp between pixels at row + lo[i] and row + hi[i]; returns how many of the n samples
- * are done. May write up to 16 floats past the last one it has done: dst is a scratch
- * row with that much room. Reads nothing but the pixels themselves: the fourth lane of a
- * three-channel load is masked off. */
+ * are done, and the caller goes on from there one by one. May write up to 16 floats past
+ * the last one it has done: dst is a scratch row with that much room.
+ *
+ * Where neighbouring pixels are adjacent in memory, `last` is the offset of the row's last
+ * pixel (else less than any offset), and one load from `lo` may fetch both taps. Two things
+ * are minded then: a sample at the last pixel has no right neighbour to read; and where the weight is 0, `hi` is `lo`, and the neighbour must not be
+ * used (an infinite one would make a NaN). Other loads read nothing but the pixel: the
+ * fourth lane of a three-channel load is masked off. */
 static inline ptrdiff_t cropkit_lerp_pixels3(float *restrict dst, const float *row,
-    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n)
+    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n, ptrdiff_t last)
 {
     ptrdiff_t i = 0;
 #if defined(__AVX512F__)
-    const __m512i spread = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-    const __m512i pack = _mm512_set_epi32(15, 15, 15, 15, 14, 13, 12, 10, 9, 8, 6, 5, 4, 2, 1, 0);
-#define PIXEL(k, at) _mm_maskz_loadu_ps(7, row + (at)[i + (k)])
-#define PIXELS(at)                                                                       \
-    _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(                            \
-        _mm512_castps128_ps512(PIXEL(0, at)), PIXEL(1, at), 1), PIXEL(2, at), 2),        \
-        PIXEL(3, at), 3)
-    for (; i + 4 <= n; i += 4) {
-        const __m512 a = PIXELS(lo), b = PIXELS(hi);
-        const __m512 w = _mm512_permutexvar_ps(
-            spread, _mm512_castps128_ps512(_mm_loadu_ps(weight + i)));
-        const __m512 v = _mm512_add_ps(a, _mm512_mul_ps(_mm512_sub_ps(b, a), w));
-        _mm512_storeu_ps(dst + 3 * i, _mm512_permutexvar_ps(pack, v));
-    }
-#undef PIXELS
-#undef PIXEL
+    const __m512i spread = _mm512_set_epi32(3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0);
+    const __m512i left = _mm512_set_epi32(
+        26, 26, 26, 26, 26, 25, 24, 18, 17, 16, 10, 9, 8, 2, 1, 0);
+    const __m512i right = _mm512_add_epi32(left, _mm512_set1_epi32(3));
+#define TAPS(k, mask) _mm256_maskz_loadu_ps(mask, row + lo[i + (k)])
+#define TWO_TAPS(j, k, mask)                                                             \
+    _mm512_insertf32x8(_mm512_castps256_ps512(TAPS(j, mask(j))), TAPS(k, mask(k)), 1)
+#define FOUR_SAMPLES(mask)                                                               \
+    do {                                                                                 \
+        const __m512 p = TWO_TAPS(0, 1, mask), q = TWO_TAPS(2, 3, mask);                 \
+        const __m512 w = _mm512_permutexvar_ps(                                          \
+            spread, _mm512_castps128_ps512(_mm_loadu_ps(weight + i)));                   \
+        const __mmask16 between = _mm512_cmp_ps_mask(w, _mm512_setzero_ps(), _CMP_NEQ_UQ); \
+        const __m512 a = _mm512_permutex2var_ps(p, left, q);                             \
+        const __m512 b =                                                                 \
+            _mm512_mask_blend_ps(between, a, _mm512_permutex2var_ps(p, right, q));       \
+        _mm512_storeu_ps(                                                                \
+            dst + 3 * i, _mm512_add_ps(a, _mm512_mul_ps(_mm512_sub_ps(b, a), w)));       \
+    } while (0)
+#define BOTH(k) 0x3f
+#define WITHIN_ROW(k) (lo[i + (k)] < last ? 0x3f : 0x07)
+    for (; i + 4 <= n && lo[i] < last && lo[i + 3] < last; i += 4)
+        FOUR_SAMPLES(BOTH);
+    /* What is left: groups at the row's last pixel, and the last, overlapping one. */
+    if (last >= 0 && n >= 4)
+        for (; i < n; i += 4) {
+            i = i + 4 <= n ? i : n - 4;
+            FOUR_SAMPLES(WITHIN_ROW);
+        }
+#undef WITHIN_ROW
+#undef BOTH
+#undef FOUR_SAMPLES
+#undef TWO_TAPS
+#undef TAPS
 #elif defined(__AVX2__)
     const __m128i three = _mm_set_epi32(0, -1, -1, -1);
     const __m256i spread = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
@@ -347,11 +370,6 @@ static inline ptrdiff_t cropkit_lerp_pixels4(float *restrict dst, const float *r
     return n;
 }
 
-/* Depth 1 with neighbouring pixels adjacent in memory. The two taps of a sample are one
- * 8-byte load, or, where the weight is 0, one pixel: there `hi == lo`, and the pixel to
- * the right must not be used (an infinite one would make a NaN). Groups that touch the
- * last pixel of the row, whose right neighbour may be outside the array, are left to the
- * caller, who goes on from there one sample at a time. */
 static inline ptrdiff_t cropkit_lerp_pixels1(float *restrict dst, const float *row,
     const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n, ptrdiff_t last)
 {
@@ -360,9 +378,7 @@ static inline ptrdiff_t cropkit_lerp_pixels1(float *restrict dst, const float *r
 #define AT(k) (row + lo[i + (k)])
 #define TWO_PAIRS(j, k)                                                                  \
     _mm_loadh_pi(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)AT(j))), (const __m64 *)AT(k))
-    for (; i + 4 <= n; i += 4) {
-        if (lo[i] >= last || lo[i + 3] >= last)
-            break;
+    for (; i + 4 <= n && lo[i] < last && lo[i + 3] < last; i += 4) {
         const __m128 p = TWO_PAIRS(0, 1), q = TWO_PAIRS(2, 3);
         const __m128 a = _mm_shuffle_ps(p, q, _MM_SHUFFLE(2, 0, 2, 0));
         const __m128 next = _mm_shuffle_ps(p, q, _MM_SHUFFLE(3, 1, 3, 1));
