@@ -91,10 +91,10 @@ cdef enum:
     TASK_MAX = 1 << 20
     ROUND_VALUES = 1 << 23
     TASKS_PER_THREAD = 4
-    # Rows of an image that does not stay in the second-level cache are asked for one crop
-    # row ahead (a box's rows are too short for hardware prefetchers to learn: a third of
-    # the cycles of `rgb_f32`), unless they would push each other out of the first level.
-    PREFETCH_IMAGE = 1 << 19
+    # Rows of images that do not stay in the second-level cache are asked for one crop row
+    # ahead (a box's rows are too short for hardware prefetchers to learn: a third of the
+    # cycles of `rgb_f32`), unless they would push each other out of the first level.
+    PREFETCH_IMAGES = 1 << 21
     PREFETCH_ROW = 1 << 13
 
 cdef enum Route:
@@ -374,7 +374,8 @@ cdef void plan_prefetch(const Image* image, const Scratch* s, Task* task) noexce
     cdef Py_ssize_t plane = image.height * max(image.stride_y, -image.stride_y)
     task.ahead = min(near, far)
     task.ahead_bytes = max(near, far) - task.ahead
-    if plane < PREFETCH_IMAGE or task.ahead_bytes > PREFETCH_ROW:
+    # In floating point: a broadcast batch may have more images than there is memory.
+    if <double>plane * <double>image.batch < PREFETCH_IMAGES or task.ahead_bytes > PREFETCH_ROW:
         task.ahead_bytes = 0
 
 
