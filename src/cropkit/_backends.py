@@ -7,23 +7,28 @@ backend loads no plugin, and so installing one never changes its result.
 """
 
 import importlib
-import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
 from numpy.typing import NDArray
 
 from cropkit._request import CPU_DEVICE, Request
 
+# importlib.metadata and inspect are imported where plugins are: they would double the
+# time of `import cropkit`.
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 GROUP: Final = "cropkit.backends"
 _BUILT_IN: Final = {"cpu": "cropkit._cpu:backend", "reference": "cropkit._reference:backend"}
 _DEVICE_NAMES: Final = {1: "CPU", 2: "CUDA", 4: "OpenCL", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
+# What a plugin may raise without taking others along: one that exits too.
+_PLUGIN_ERRORS: Final = (Exception, SystemExit)
 
 
 class BackendError(RuntimeError):
@@ -73,11 +78,8 @@ class Backend(Protocol):
         ...
 
 
-_METHODS: Final = {
-    "unavailable": 0,
-    "refuses": 1,
-    "crop_and_resize": 5,
-}
+# How many arguments each method is called with.
+_METHODS: Final = {"unavailable": 0, "refuses": 1, "crop_and_resize": 5}
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,15 @@ class BackendInfo:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A backend that was found, loaded or not."""
+    """A backend that was found: loaded, or with what keeps it from being registered."""
 
     name: str
     origin: str
     backend: Backend | None
-    problem: str | None
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.origin})"
 
     def why_not(self, request: Request | None = None) -> str | None:
         """Say why this entry cannot be used (for `request`), or None."""
@@ -123,10 +128,10 @@ class _Entry:
                 if request.device_type not in self.backend.device_types:
                     return f"it does not run on {device_name(request.device_type)} arrays"
                 reason = self.backend.refuses(request)
-        except Exception as error:
-            return f"{self.origin}: it raised when asked: {_one_line(error)}"
+        except _PLUGIN_ERRORS as error:
+            return f"it raised when asked: {_one_line(error)}"
         if reason is not None and not isinstance(reason, str):
-            return f"{self.origin}: its reason is a {type(reason).__name__}, expected str or None"
+            return f"its reason is a {type(reason).__name__}: expected str or None"
         return reason
 
 
@@ -137,45 +142,54 @@ def device_name(device_type: int) -> str:
 
 # ---- choosing ------------------------------------------------------------------------
 
-_preferred: ContextVar[str | Backend | None] = ContextVar("cropkit_backend", default=None)
+_preferred: ContextVar[_Entry | None] = ContextVar("cropkit_backend", default=None)
 
 
 def choose(request: Request, backend: str | Backend | None) -> Backend:
     """Choose the backend that runs `request`.
 
     In this order: the `backend` argument, `use_backend`, ``CROPKIT_BACKEND``, and by the
-    image's device. A backend that was asked for by name runs or raises; no other steps in.
+    image's device. A backend that was asked for runs or raises; no other steps in.
 
     Raises
     ------
     BackendError
         With the reason of each backend that was considered.
     """
-    wanted, source = backend, "backend="
-    if wanted is None:
-        wanted, source = _preferred.get(), "use_backend"
-    if wanted is None:
-        wanted, source = os.environ.get("CROPKIT_BACKEND") or None, "CROPKIT_BACKEND="
-    if wanted is None and request.device_type == CPU_DEVICE:
-        wanted = "cpu"
-    if wanted is None:
-        return _choose_by_device(request)
-    entry = _find(wanted, source)
+    entry, asked_by = _asked_for(backend)
+    if entry is None:
+        if request.device_type != CPU_DEVICE:
+            return _choose_by_device(request)
+        entry = _built_in("cpu")
     reason = entry.why_not(request)
     if reason is not None:
-        raise BackendError(f"backend {entry.name!r} cannot run this call: {reason}")
+        raise BackendError(f"backend {entry}{asked_by} cannot run this call: {reason}")
     return cast(Backend, entry.backend)
 
 
+def _asked_for(backend: str | Backend | None) -> tuple[_Entry | None, str]:
+    """Return the backend that the caller wants, if any, and where that was said."""
+    if backend is not None:
+        return _find(backend, "backend="), ""
+    entry = _preferred.get()
+    if entry is not None:
+        return entry, ", asked for by use_backend,"
+    name = os.environ.get("CROPKIT_BACKEND")
+    if name:
+        return _find(name, "CROPKIT_BACKEND="), ", asked for by CROPKIT_BACKEND,"
+    return None, ""
+
+
 def _choose_by_device(request: Request) -> Backend:
+    registered, rejected = _scan()
     reasons = []
-    for entry in _registry().values():
+    for entry in (*registered.values(), *rejected):
         reason = entry.why_not(request)
         if reason is None and entry.backend is not None:
             if entry.backend.exact:
                 return entry.backend
             reason = "it is not exact, so it runs only when it is named"
-        reasons.append(f"  {entry.name} ({entry.origin}): {reason}")
+        reasons.append(f"  {entry}: {reason}")
     raise BackendError(
         f"no backend runs on {device_name(request.device_type)} arrays:\n" + "\n".join(reasons)
     )
@@ -186,16 +200,16 @@ def _find(wanted: str | Backend, source: str) -> _Entry:
         return _wrap(wanted)
     if wanted in _BUILT_IN:
         return _built_in(wanted)
-    known = _registry()
-    if wanted not in known:
+    registered, _ = _scan()
+    if wanted not in registered:
         raise BackendError(
-            f"{source}{wanted!r}: no such backend; found: {', '.join(sorted(known))}"
+            f"{source}{wanted!r}: no such backend; found: {', '.join(sorted(registered))}"
         )
-    return known[wanted]
+    return registered[wanted]
 
 
 @contextmanager
-def use_backend(backend: "str | Backend") -> Iterator[None]:
+def use_backend(backend: str | Backend) -> Iterator[None]:
     """Run the calls inside a ``with`` block on one backend.
 
     Holds for the current thread or asyncio task only (it is a context variable). A call's
@@ -223,8 +237,8 @@ def use_backend(backend: "str | Backend") -> Iterator[None]:
     entry = _find(backend, "use_backend: ")
     reason = entry.why_not()
     if reason is not None:
-        raise BackendError(f"backend {entry.name!r} cannot be used: {reason}")
-    token = _preferred.set(backend)
+        raise BackendError(f"backend {entry} cannot be used: {reason}")
+    token = _preferred.set(entry)
     try:
         yield
     finally:
@@ -237,8 +251,7 @@ def list_backends() -> list[BackendInfo]:
     Returns
     -------
     list of BackendInfo
-        The built-in ones first, then plugins by name; plugins that could not be
-        registered have their reason.
+        The built-in ones first, then plugins by name, then those whose name is taken.
 
     Examples
     --------
@@ -247,7 +260,8 @@ def list_backends() -> list[BackendInfo]:
     ['cpu', 'reference']
     """
     rows = []
-    for entry in [*_registry().values(), *_rejected()]:
+    registered, rejected = _scan()
+    for entry in (*registered.values(), *rejected):
         names: tuple[str, ...] = ()
         exact = None
         if entry.backend is not None:
@@ -264,61 +278,70 @@ def list_backends() -> list[BackendInfo]:
 def _built_in(name: str) -> _Entry:
     module, attribute = _BUILT_IN[name].split(":")
     backend = getattr(importlib.import_module(module), attribute)
-    return _Entry(name, "built in", backend, None)
+    return _Entry(name, "built in", backend)
 
 
-@cache
-def _wrap(backend: object) -> _Entry:
+# By identity, since a backend need not be hashable; an entry keeps its backend alive, so
+# that no identity is used again. Looking at an object takes as long as a small call.
+_wrapped: dict[int, _Entry] = {}
+
+
+def _wrap(backend: Backend) -> _Entry:
     """Entry of a backend that was passed as an object."""
-    name = getattr(backend, "name", type(backend).__name__)
-    problem = _flaw(backend, name)
-    origin = f"{type(backend).__module__}.{type(backend).__qualname__}"
-    return _Entry(str(name), origin, cast(Backend, backend) if problem is None else None, problem)
+    entry = _wrapped.get(id(backend))
+    if entry is None:
+        name = getattr(backend, "name", type(backend).__name__)
+        origin = f"{type(backend).__module__}.{type(backend).__qualname__}"
+        flaw = _flaw(backend, name)
+        if flaw is not None:
+            return _Entry(str(name), origin, None, f"it {flaw}")
+        entry = _Entry(name, origin, backend)
+        if len(_wrapped) >= 64:
+            _wrapped.clear()
+        _wrapped[id(backend)] = entry
+    return entry
 
 
 @cache
 def _scan() -> tuple[dict[str, _Entry], tuple[_Entry, ...]]:
-    """Load every plugin: those registered, by name, and those rejected."""
-    found: dict[str, _Entry] = {name: _built_in(name) for name in _BUILT_IN}
-    rejected: list[_Entry] = []
-    points = sorted(entry_points(group=GROUP), key=lambda p: (p.name, _origin(p)))
-    for point in points:
-        origin = _origin(point)
-        if point.name in found:
-            first = found[point.name].origin
-            problem = f"{origin}: the name {point.name!r} is already taken ({first})"
-            rejected.append(_Entry(point.name, origin, None, problem))
+    """Load every plugin: those registered, by name, and those whose name is taken.
+
+    A plugin that cannot be loaded keeps its name, so that asking for it tells why.
+    """
+    from importlib.metadata import entry_points
+
+    registered = {name: _built_in(name) for name in _BUILT_IN}
+    rejected = []
+    found = [(point.name, _origin(point), point) for point in entry_points(group=GROUP)]
+    for name, origin, point in sorted(found, key=lambda row: row[:2]):
+        if name in registered:
+            problem = f"the name {name!r} is already taken: {registered[name].origin}"
+            rejected.append(_Entry(name, origin, None, problem))
         else:
-            found[point.name] = _load(point, origin)
-    return found, tuple(rejected)
+            registered[name] = _load(point, origin)
+    return registered, tuple(rejected)
 
 
-def _registry() -> dict[str, _Entry]:
-    return _scan()[0]
+def _origin(point: "EntryPoint") -> str:
+    """Name and version of the distribution that an entry point came with."""
+    try:
+        if point.dist is not None:
+            return f"{point.dist.name} {point.dist.version}"
+    except Exception:  # its metadata is missing or damaged
+        pass
+    return point.value
 
 
-def _rejected() -> tuple[_Entry, ...]:
-    return _scan()[1]
-
-
-def _origin(point: EntryPoint) -> str:
-    if point.dist is None:
-        return point.value
-    return f"{point.dist.name} {point.dist.version}"
-
-
-def _load(point: EntryPoint, origin: str) -> _Entry:
+def _load(point: "EntryPoint", origin: str) -> _Entry:
     try:
         backend = point.load()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a plugin that exits on import must not take others along
-        problem = f"{origin}: importing {point.value} failed: {_one_line(error)}"
+    except _PLUGIN_ERRORS as error:
+        problem = f"importing {point.value} failed: {_one_line(error)}"
         return _Entry(point.name, origin, None, problem)
     flaw = _flaw(backend, point.name)
     if flaw is not None:
-        return _Entry(point.name, origin, None, f"{origin}: {point.value} {flaw}")
-    return _Entry(point.name, origin, backend, None)
+        return _Entry(point.name, origin, None, f"{point.value} {flaw}")
+    return _Entry(point.name, origin, backend)
 
 
 def _flaw(backend: object, name: object) -> str | None:
@@ -327,32 +350,36 @@ def _flaw(backend: object, name: object) -> str | None:
         if isinstance(backend, type):
             return "is a class: expected an instance"
         given = getattr(backend, "name", None)
-        if given != name or not isinstance(name, str):
+        if not isinstance(given, str) or given != name:
             return f"has name {given!r}: expected the entry point's name, {name!r}"
         devices = getattr(backend, "device_types", None)
         if not isinstance(devices, frozenset) or not all(type(d) is int for d in devices):
             return f"has device_types {devices!r}: expected a frozenset of int"
-        if not isinstance(getattr(backend, "exact", None), bool):
-            return "has no attribute exact that is True or False"
+        exact = getattr(backend, "exact", None)
+        if not isinstance(exact, bool):
+            return f"has exact {exact!r}: expected True or False"
         for method, count in _METHODS.items():
             flaw = _method_flaw(getattr(backend, method, None), method, count)
             if flaw is not None:
                 return flaw
-    except Exception as error:
+    except _PLUGIN_ERRORS as error:
         return f"raised when it was looked at: {_one_line(error)}"
     return None
 
 
 def _method_flaw(method: Callable[..., object] | None, name: str, count: int) -> str | None:
+    import inspect
+
     if not callable(method):
         return f"has no method {name}"
-    parameters = inspect.signature(method).parameters.values()
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
-        return f"has a method {name} with *args or **kwargs: expected {count} named parameters"
-    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    required = [p for p in parameters if p.default is p.empty]
-    if len(positional) < count or len(required) > count:
-        return f"has a method {name}{inspect.signature(method)}: expected {count} parameters"
+    signature = inspect.signature(method)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.VAR_KEYWORD in kinds:
+        return f"has a method {name}{signature}: expected {count} parameters, each with its name"
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return f"has a method {name}{signature}: expected {count} parameters"
     return None
 
 
