@@ -2,7 +2,8 @@
 
 import importlib
 import os
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,30 +23,30 @@ def built_instruction_sets() -> tuple[str, ...]:
     with short_spinning():
         from cropkit._kernels import _features
 
-    folder = Path(__file__).parent / "_kernels"
-    return tuple(
-        isa for isa in _features.instruction_sets() if any(folder.glob(f"_{isa}.*.so"))
-    )  # fmt: skip
+    return tuple(isa for isa in _features.instruction_sets() if find_spec(_module_name(isa)))
 
 
-def choose_instruction_set() -> str:
-    """Return ``CROPKIT_ISA``, or the best that was built and this CPU has.
+def choose_instruction_set(wanted: str | None = None) -> str:
+    """Return `wanted`, else ``CROPKIT_ISA``, else the best that was built and this CPU has.
 
     Raises
     ------
     ValueError
-        ``CROPKIT_ISA`` names one that cannot be had.
+        The one asked for cannot be had.
     """
     usable = built_instruction_sets()
-    forced = os.environ.get("CROPKIT_ISA")
-    if not forced:
+    source, isa = ("isa", wanted) if wanted else ("CROPKIT_ISA", os.environ.get("CROPKIT_ISA"))
+    if not isa:
         return usable[0]
-    if forced not in usable:
+    if isa not in usable:
         raise ValueError(
-            f"CROPKIT_ISA={forced!r}: expected one that this build and this CPU have: "
-            f"{', '.join(usable)}"
+            f"{source}={isa!r}: expected one that this build and this CPU have: {', '.join(usable)}"
         )
-    return forced
+    return isa
+
+
+def _module_name(isa: str) -> str:
+    return f"cropkit._kernels._{isa}"
 
 
 class _Kernels:
@@ -53,9 +54,8 @@ class _Kernels:
 
     def __init__(self, isa: str) -> None:
         with short_spinning():
-            module = importlib.import_module(f"cropkit._kernels._{isa}")
+            module = importlib.import_module(_module_name(isa))
         guard_forks()
-        self.isa = isa
         self.forward = {
             np.dtype(np.float32): module.crop_and_resize["float"],
             np.dtype(np.float64): module.crop_and_resize["double"],
@@ -88,12 +88,21 @@ class CpuBackend:
         self._isa = isa
 
     @cached_property
+    def isa(self) -> str:
+        """Name of the instruction set, chosen once."""
+        return choose_instruction_set(self._isa)
+
+    @cached_property
     def kernels(self) -> _Kernels:
         """The kernels, imported on first use."""
-        return _Kernels(self._isa or choose_instruction_set())
+        return _Kernels(self.isa)
 
     def unavailable(self) -> str | None:
-        """Nothing keeps it from running: a baseline is always built."""
+        """Say that the instruction set asked for cannot be had; otherwise it always runs."""
+        try:
+            self.isa  # noqa: B018
+        except ValueError as error:
+            return str(error)
         return None
 
     def refuses(self, request: Request) -> str | None:
@@ -124,30 +133,23 @@ class CpuBackend:
             out,
             request.method == "nearest",
             request.extrapolation_value,
-            team_size(request, out.size),
+            team_size(request.num_threads, out.size),
             out.nbytes > last_level_cache_bytes(),
             not sort,
         )
 
 
-_cache_bytes = 0
-
-
+@cache
 def last_level_cache_bytes() -> int:
-    """Size of the largest cache that the first CPU sees; 32 MiB where that is unknown.
+    """Size of the third-level cache of the first CPU; 32 MiB where that is unknown.
 
     Read from sysfs: ``sysconf`` has been seen to report the sum over all sockets.
     """
-    global _cache_bytes
-    if not _cache_bytes:
-        units = {"K": 1 << 10, "M": 1 << 20}
-        sizes = [32 << 20]
-        for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index3/size"):
-            text = path.read_text().strip()
-            if text[:-1].isdigit() and text[-1] in units:
-                sizes = [int(text[:-1]) * units[text[-1]]]
-        _cache_bytes = max(sizes)
-    return _cache_bytes
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text().strip()
+        return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
+    except (OSError, ValueError, IndexError, KeyError):
+        return 32 << 20
 
 
 backend: Final = CpuBackend()

@@ -9,7 +9,14 @@ import numpy as np
 
 from cropkit._backends import list_backends
 
-_VARIABLES = ("CROPKIT_BACKEND", "CROPKIT_ISA", "CROPKIT_NUM_THREADS", "OMP_NUM_THREADS")
+_VARIABLES = (
+    "CROPKIT_BACKEND",
+    "CROPKIT_ISA",
+    "CROPKIT_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+)
 
 
 def show_runtime(file: TextIO | None = None) -> None:
@@ -28,28 +35,19 @@ def show_runtime(file: TextIO | None = None) -> None:
     >>> cropkit.show_runtime()  # doctest: +ELLIPSIS
     cropkit ...
     """
-    print(runtime_text(), file=file or sys.stdout)
+    print(runtime_text(), file=file)
 
 
 def runtime_text() -> str:
     """Return what `show_runtime` prints."""
     import cropkit
-    from cropkit import _cpu, _threads
-    from cropkit._kernels import _openmp
 
-    usable = _cpu.built_instruction_sets()
-    try:
-        chosen = _cpu.choose_instruction_set()
-    except ValueError as error:
-        chosen = f"none: {error}"
-    openmp = _openmp.openmp_version()
     lines = [
         f"cropkit {cropkit.__version__}",
         f"Python {platform.python_version()}, NumPy {np.__version__}, "
         f"{platform.system()} {platform.machine()}",
-        f"instruction set: {chosen} (usable: {', '.join(usable)})",
-        f"threads: {_threads.default_team_size()} "
-        + (f"(OpenMP {openmp})" if openmp else "(built without OpenMP)"),
+        f"instruction set: {_instruction_set_text()}",
+        f"threads: {_threads_text()}",
     ]
     settings = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     lines.append(f"environment: {', '.join(settings) or 'nothing set'}")
@@ -60,3 +58,25 @@ def runtime_text() -> str:
         devices = f" on {', '.join(info.device_types)}" if info.device_types else ""
         lines.append(f"  {info.name} ({info.origin}){devices}{kind}: {state}")
     return "\n".join(lines)
+
+
+def _instruction_set_text() -> str:
+    from cropkit import _cpu
+
+    usable = f"(usable: {', '.join(_cpu.built_instruction_sets())})"
+    try:
+        return f"{_cpu.backend.isa} {usable}"
+    except ValueError as error:
+        return f"none: {error}"
+
+
+def _threads_text() -> str:
+    """Say how many threads a large call uses, and what decides it."""
+    from cropkit import _threads
+
+    version = _threads.openmp_version()
+    library = f"OpenMP {version}" if version else "built without OpenMP"
+    try:
+        return f"{_threads.team_size(None, sys.maxsize)} ({library})"
+    except ValueError as error:
+        return f"none: {error} ({library})"

@@ -15,13 +15,13 @@ quotas
 """
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Final
-
-from cropkit._request import Request
 
 # Below this many values of the result, starting a team costs more than it saves.
 _SERIAL_VALUES: Final = 1 << 15
@@ -29,24 +29,26 @@ _SERIAL_VALUES: Final = 1 << 15
 # refuses a thread.
 _MAX_THREADS: Final = max(64, os.cpu_count() or 1)
 _SPIN_COUNT: Final = "1000"
+_NO_QUOTA: Final = 1 << 30
 
-_parted = True  # whether the team was dissolved before the fork that made this process
+# Whether this process is the child of a fork that left it a team without its threads.
+_orphaned = False
+_fork = threading.local()  # .parted: whether this thread's team was dissolved before its fork
 
 
-def team_size(request: Request, values: int) -> int:
+def team_size(num_threads: int | None, values: int) -> int:
     """Return the number of threads for a call whose result has `values` values.
 
-    In this order: the call's ``num_threads``, ``CROPKIT_NUM_THREADS``, and as many as
-    pay off, up to `default_team_size`.
+    In this order: the call's `num_threads`, ``CROPKIT_NUM_THREADS``, and as many as pay
+    off, up to `default_team_size`.
     """
-    if not _parted:
+    if _orphaned:
         return 1
-    wanted = request.num_threads
-    if wanted is None:
-        wanted = _from_environment("CROPKIT_NUM_THREADS")
-    if wanted is None:
-        wanted = 1 if values < _SERIAL_VALUES else default_team_size()
-    return min(wanted, _MAX_THREADS)
+    if num_threads is None:
+        num_threads = _from_environment("CROPKIT_NUM_THREADS")
+    if num_threads is None:
+        num_threads = 1 if values < _SERIAL_VALUES else default_team_size()
+    return min(num_threads, _MAX_THREADS)
 
 
 def default_team_size() -> int:
@@ -54,19 +56,23 @@ def default_team_size() -> int:
 
     An explicit ``OMP_NUM_THREADS`` wins over the other two.
     """
-    from cropkit._kernels import _openmp
-
-    maximum = _openmp.openmp_max_threads()
+    maximum: int = _openmp().openmp_max_threads()
     if os.environ.get("OMP_NUM_THREADS"):
         return maximum
     return max(1, min(maximum, _affinity(), _quota()))
+
+
+def openmp_version() -> int:
+    """Date (``yyyymm``) of the OpenMP specification that was compiled against, 0 without it."""
+    version: int = _openmp().openmp_version()
+    return version
 
 
 def _from_environment(name: str) -> int | None:
     text = os.environ.get(name)
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise ValueError(f"{name}={text!r}: expected a positive integer")
     return int(text)
 
@@ -79,12 +85,13 @@ def _affinity() -> int:
 
 @cache
 def _quota(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> int:
-    """CPUs that the control groups of this process allow, rounded up; a large number if any.
+    """CPUs that the control groups of this process allow, rounded up, or `_NO_QUOTA`.
 
-    Reads version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``); the quota of each
-    group on the way to the root holds.
+    Reads version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``). The least quota on
+    the way to the root holds. Inside a container a path may name folders that only the
+    host sees; then the root's own quota is the container's.
     """
-    least = 1 << 30
+    least = _NO_QUOTA
     try:
         lines = groups.read_text().splitlines()
     except OSError:
@@ -93,7 +100,7 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        base = root / "cpu" if controllers else root
+        base = root / "cpu" if controllers else root  # "cpu" is a link to "cpu,cpuacct"
         folder = base / path.lstrip("/")
         for group in [folder, *folder.parents]:
             least = min(least, _group_quota(group))
@@ -110,32 +117,38 @@ def _group_quota(group: Path) -> int:
             quota = (group / "cpu.cfs_quota_us").read_text().strip()
             period = (group / "cpu.cfs_period_us").read_text().strip()
         except OSError:
-            return 1 << 30
+            return _NO_QUOTA
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:
-        return 1 << 30  # "max" or "-1": no limit
+        return _NO_QUOTA  # "max" or "-1"
     return max(1, -(-int(quota) // int(period)))
 
 
 # ---- fork and spinning ---------------------------------------------------------------
 
 
+@cache
+def _openmp() -> ModuleType:
+    with short_spinning():
+        from cropkit._kernels import _openmp
+    return _openmp
+
+
 def _before_fork() -> None:
-    global _parted
-    from cropkit._kernels import _openmp
-
-    _parted = _openmp.pause()
+    # A team without its threads cannot be dissolved: that would wait for them.
+    _fork.parted = not _orphaned and _openmp().pause()
 
 
-def _after_fork_in_parent() -> None:
-    global _parted
-    _parted = True
+def _after_fork_in_child() -> None:
+    global _orphaned
+    _orphaned = not _fork.parted
 
 
 @cache
 def guard_forks() -> None:
     """Dissolve the team before every fork from now on."""
+    _openmp()  # nothing is left to import between here and a fork
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+        os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
 @contextmanager
@@ -149,4 +162,4 @@ def short_spinning() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ["GOMP_SPINCOUNT"]
+        os.environ.pop("GOMP_SPINCOUNT", None)  # a second thread here may have been faster
