@@ -325,7 +325,7 @@ def _scan() -> tuple[dict[str, _Entry], tuple[_Entry, ...]]:
 def _origin(point: "EntryPoint") -> str:
     """Name and version of the distribution that an entry point came with."""
     try:
-        if point.dist is not None:
+        if point.dist is not None and point.dist.name:
             return f"{point.dist.name} {point.dist.version}"
     except Exception:  # its metadata is missing or damaged
         pass

@@ -1,0 +1,1 @@
+"""Tests of cropkit: one file a question."""
