@@ -219,7 +219,9 @@ def _check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.
 
 
 def _check_crop_size(value: object) -> tuple[int, int]:
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    if type(value) is not tuple and (
+        isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray))
+    ):
         try:
             value = np.asarray(value)
         except Exception:
@@ -227,7 +229,7 @@ def _check_crop_size(value: object) -> tuple[int, int]:
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
             raise TypeError("crop_size: expected two positive integers, (crop_height, crop_width)")
     given = value.tolist() if isinstance(value, np.ndarray) else value
-    if not isinstance(given, Sequence) or len(given) != 2:
+    if not isinstance(given, (tuple, Sequence)) or len(given) != 2:
         raise ValueError(
             f"crop_size={given!r}: expected two positive integers, (crop_height, crop_width)"
         )
@@ -295,7 +297,8 @@ def _check_out(
         raise ValueError(f"out has dtype {out.dtype}: expected {dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
-    if any(stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True)):
+    strides = out.strides
+    if 0 in strides and any(s == 0 and n > 1 for s, n in zip(strides, shape, strict=True)):
         raise ValueError("out has elements that share memory with each other (a stride is 0)")
     for name, array in inputs.items():
         if np.may_share_memory(out, array) and _overlap(out, array):
