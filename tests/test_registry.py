@@ -56,6 +56,8 @@ BAD = {
                 "has a method refuses(request, *, key): expected 1 parameters"),
     "lacks": (source("lacks").replace("unavailable(", "available("), "has no method unavailable"),
     "alias": (source("other"), "has name 'other': expected the entry point's name, 'alias'"),
+    "nameless": (source("nameless").replace("name = 'nameless'", "name = 3"),
+                 "has name 3: expected a str"),
     "devices": (source("devices").replace("frozenset({1})", "(1,)"),
                 "has device_types (1,): expected a frozenset of int"),
     "exactly": (source("exactly", exact="'yes'"), "has exact 'yes': expected True or False"),
@@ -81,6 +83,12 @@ def install(folder: Path, distribution: str, name: str, module: str) -> None:
         f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 2.5\n"
     )
     (metadata / "entry_points.txt").write_text(f"[{_backends.GROUP}]\n{name} = {stem}:backend\n")
+
+
+@pytest.fixture(autouse=True)
+def nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test as if the environment named no backend."""
+    monkeypatch.delenv("CROPKIT_BACKEND", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -371,9 +379,12 @@ def test_objects_are_checked_as_plugins_are() -> None:
 
     with pytest.raises(BackendError, match="cannot run this call: it has no method unavailable"):
         value(Lacking())
+    raising = type("Raising", (Lacking,), {"name": property(lambda self: 1 / 0)})
+    with pytest.raises(BackendError, match="it raised when it was looked at: ZeroDivisionError"):
+        value(raising())
     with pytest.raises(BackendError, match="it is a class: expected an instance"):
         value(Constant)
-    with pytest.raises(BackendError, match=r"\(builtins.int\) .* it has name None"):
+    with pytest.raises(BackendError, match=r"\(builtins.int\) .* it has name None: expected a str"):
         value(17)
 
 

@@ -41,6 +41,13 @@ def ask(code: str, **environment: Any) -> Any:
     return json.loads(python(CALL + code, **environment).stdout)
 
 
+@pytest.fixture(autouse=True)
+def nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test as if the environment said nothing about threads."""
+    for name in ("CROPKIT_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 # ---- fork ----------------------------------------------------------------------------
 
 # Forks, calls in the child, and returns its exit status. Without the cure the child waits
@@ -324,7 +331,7 @@ json.dump(_threads.team_size(None, 10**9), sys.stdout)
 
 @openmp
 @needs_affinity
-def test_an_explicit_omp_num_threads_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_omp_num_threads_wins() -> None:
     code = """
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 _threads._quota = lambda: 1
@@ -336,7 +343,6 @@ json.dump(_threads.team_size(None, 10**9), sys.stdout)
 
 
 def test_the_quota_limits_the_team(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(_threads, "_affinity", lambda: 8)
     monkeypatch.setattr(_threads._openmp(), "openmp_max_threads", lambda: 16)
     monkeypatch.setattr(_threads, "_quota", lambda: 3)

@@ -290,12 +290,11 @@ def _wrap(backend: Backend) -> _Entry:
     """Entry of a backend that was passed as an object."""
     entry = _wrapped.get(id(backend))
     if entry is None:
-        name = getattr(backend, "name", type(backend).__name__)
         origin = f"{type(backend).__module__}.{type(backend).__qualname__}"
-        flaw = _flaw(backend, name)
+        flaw = _flaw(backend)
         if flaw is not None:
-            return _Entry(str(name), origin, None, f"it {flaw}")
-        entry = _Entry(name, origin, backend)
+            return _Entry(type(backend).__name__, origin, None, f"it {flaw}")
+        entry = _Entry(backend.name, origin, backend)
         if len(_wrapped) >= 64:
             _wrapped.clear()
         _wrapped[id(backend)] = entry
@@ -338,20 +337,22 @@ def _load(point: "EntryPoint", origin: str) -> _Entry:
     except _PLUGIN_ERRORS as error:
         problem = f"importing {point.value} failed: {_one_line(error)}"
         return _Entry(point.name, origin, None, problem)
-    flaw = _flaw(backend, point.name)
+    flaw = _flaw(backend)
+    if flaw is None and backend.name != point.name:
+        flaw = f"has name {backend.name!r}: expected the entry point's name, {point.name!r}"
     if flaw is not None:
         return _Entry(point.name, origin, None, f"{point.value} {flaw}")
     return _Entry(point.name, origin, backend)
 
 
-def _flaw(backend: object, name: object) -> str | None:
-    """Say what keeps an object from being a backend named `name`, or None."""
+def _flaw(backend: object) -> str | None:
+    """Say what keeps an object from being a backend, or None."""
     try:
         if isinstance(backend, type):
             return "is a class: expected an instance"
-        given = getattr(backend, "name", None)
-        if not isinstance(given, str) or given != name:
-            return f"has name {given!r}: expected the entry point's name, {name!r}"
+        name = getattr(backend, "name", None)
+        if not isinstance(name, str):
+            return f"has name {name!r}: expected a str"
         devices = getattr(backend, "device_types", None)
         if not isinstance(devices, frozenset) or not all(type(d) is int for d in devices):
             return f"has device_types {devices!r}: expected a frozenset of int"
