@@ -245,7 +245,9 @@ IMAGE = np.zeros((1, 2, 2, 1), np.float32)
 
 def value(backend: Any = None) -> float:
     """Return what a call gives: 0 from the built-in backends, else a `Constant`'s value."""
-    return cropkit.crop_and_resize(IMAGE, [[0, 0, 1, 1]], [0], (1, 1), backend=backend).item()
+    return float(
+        cropkit.crop_and_resize(IMAGE, [[0, 0, 1, 1]], [0], (1, 1), backend=backend).item()
+    )
 
 
 def request_of(device_type: int = 1, dtype: str = "float32") -> Request:
@@ -322,7 +324,7 @@ def test_tasks_do_not_see_each_others_backend() -> None:
         return [*seen, value()]
 
     async def main() -> list[list[float]]:
-        return await asyncio.gather(task(1), task(2), task(3))
+        return list(await asyncio.gather(task(1), task(2), task(3)))
 
     assert asyncio.run(main()) == [[n, n, n, 0] for n in (1, 2, 3)]
 
