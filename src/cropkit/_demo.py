@@ -87,8 +87,9 @@ def needs_matplotlib() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        missing = (error.name or "Matplotlib").partition(".")[0]
         raise SystemExit(
-            f"the demo draws with {error.name}, which is not installed: pip install matplotlib"
+            f"the demo draws with {missing}, which is not installed: pip install matplotlib"
         ) from None
 
 
