@@ -1,6 +1,7 @@
-"""``python -m cropkit info``: what to put into a bug report."""
+"""``python -m cropkit info``: what to put into a bug report; ``demo``: crops of a photograph."""
 
 import argparse
+from pathlib import Path
 
 from cropkit._runtime import show_runtime
 
@@ -10,8 +11,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cropkit")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print versions, instruction set, threads and backends")
-    parser.parse_args(arguments)
-    show_runtime()
+    demo = commands.add_parser("demo", help="crop a photograph: a contact sheet and timings")
+    demo.add_argument(
+        "--output", type=Path, default=Path("demo.png"), metavar="FILE",
+        help="the PNG to write (default: %(default)s)",
+    )  # fmt: skip
+    given = parser.parse_args(arguments)
+    if given.command == "demo":
+        from cropkit import _demo
+
+        _demo.run(given.output)
+    else:
+        show_runtime()
     return 0
 
 

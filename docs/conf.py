@@ -1,0 +1,67 @@
+"""Configuration of Sphinx: ``make docs``."""
+
+from typing import Any
+
+import cropkit
+
+project = "cropkit"
+author = "The cropkit developers"
+copyright = "2026, The cropkit developers"
+release = version = cropkit.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+default_role = "autolink"
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings say more than the signature's types
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+# Functions only: the fields of a tuple or a dataclass are its attributes.
+numpydoc_validation_exclude = {r"\.Backend", r"\.Request"}
+numpydoc_validation_checks = {"GL06", "GL07", "GL08", "PR01", "PR02", "PR03", "RT03", "SS05"}
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"cropkit {release}"
+html_static_path = ["_static"]
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "cropkit"},
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_nav_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": [], "tutorial": [], "exactness": [], "backends": [], "changelog": [],
+                 "contributing": []}  # fmt: skip
+
+
+def skip_tuple_fields(
+    app: Any, what: str, name: str, member: object, skip: bool, options: Any
+) -> bool | None:
+    """Leave out the fields of named tuples: the docstring's Attributes section has them."""
+    return True if (member.__doc__ or "").startswith("Alias for field number") else None
+
+
+def skip_empty_signature(
+    app: Any, what: str, name: str, obj: object, options: Any, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Leave out the signature of a protocol, which nobody calls."""
+    return ("", returns) if signature == "(*args, **kwargs)" else None
+
+
+def setup(app: Any) -> None:
+    """Connect the above."""
+    app.connect("autodoc-skip-member", skip_tuple_fields)
+    app.connect("autodoc-process-signature", skip_empty_signature)

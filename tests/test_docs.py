@@ -1,0 +1,97 @@
+"""What the words show works: code blocks, docstrings, links, and the API page."""
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import cropkit
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+WITH_CODE = [path for path in DOCUMENTS if "```python\n" in path.read_text()]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)|^```\{(?:image|include)\} (\S+)", re.MULTILINE)
+PUBLIC = [name for name in cropkit.__all__ if name != "__version__"]
+FLAGS = doctest.ELLIPSIS
+
+
+def code_blocks(path: Path) -> list[tuple[int, str]]:
+    """Return the Python blocks of a document, each with the number of its first line."""
+    text = path.read_text()
+    return [(text[: m.start()].count("\n") + 2, m[1]) for m in BLOCK.finditer(text)]
+
+
+def run_examples(source: str, names: dict[str, object], title: str, line: int = 1) -> int:
+    """Run a text's examples in the namespace `names`; return how many there were."""
+    test = doctest.DocTestParser().get_doctest(source, names, title, title, line - 1)
+    report: list[str] = []
+    results = doctest.DocTestRunner(verbose=False, optionflags=FLAGS).run(
+        test, out=report.append, clear_globs=False
+    )
+    assert not results.failed, "".join(report)
+    names.update(test.globs)  # the parser has copied them
+    return results.attempted
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the headings of a document as the part of a link after ``#``."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", path.read_text()), re.MULTILINE)
+    kept = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in kept}
+
+
+def test_the_documents_were_found():
+    names = {path.relative_to(ROOT).as_posix() for path in WITH_CODE}
+    assert {"README.md", "docs/index.md", "docs/tutorial.md"} <= names
+    assert len(code_blocks(ROOT / "docs" / "tutorial.md")) > 10
+
+
+@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_code_blocks_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for line, source in code_blocks(path):
+        if source.startswith(">>>"):
+            assert run_examples(source, names, str(path), line)
+        else:
+            exec(compile("\n" * (line - 1) + source, str(path), "exec"), names)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstring_examples_run(name):
+    thing = getattr(cropkit, name)
+    ran = run_examples(inspect.getdoc(thing), {}, f"cropkit.{name}")
+    assert ran or not inspect.isfunction(thing), f"{name} has no example"
+
+
+def test_package_docstring_examples_run():
+    assert run_examples(cropkit.__doc__, {}, "cropkit")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_between_documents_lead_somewhere(path):
+    targets = [link or file for link, file in LINK.findall(BLOCK.sub("", path.read_text()))]
+    for target in targets:
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), f"{path.name}: {target}: no such file"
+        if anchor:
+            assert anchor in anchors(there), f"{path.name}: {target}: no such heading"
+
+
+def test_design_records_are_in_the_index():
+    index = ROOT / "docs" / "design" / "index.md"
+    linked = {link for link, _ in LINK.findall(index.read_text())}
+    assert linked == {path.name for path in index.parent.glob("*.md")} - {"index.md"}
+
+
+def test_every_public_name_is_on_the_api_page():
+    page = (ROOT / "docs" / "api" / "index.md").read_text()
+    listed = set(re.findall(r"^   (\w+)$", page, re.MULTILINE))
+    listed |= set(re.findall(r"^\.\. py:data:: (\w+)$", page, re.MULTILINE))
+    assert listed == set(cropkit.__all__)
