@@ -64,7 +64,7 @@ include $(wildcard asv_bench/*.mk)
 
 .PHONY: clean
 clean: ## remove everything that was built or installed here
-	rm -rf $(VENV) build dist src/*.egg-info docs/_build docs/api/generated
+	rm -rf .venv* build dist src/*.egg-info docs/_build docs/api/generated
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis demo.png
 	find src tests -name '*.so' -delete
 	find src tests -name __pycache__ -prune -exec rm -r {} +

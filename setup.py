@@ -59,36 +59,36 @@ def jobs() -> int:
     return int(os.environ.get("CROPKIT_BUILD_JOBS", default))
 
 
-# Only modules that need OpenMP link with it: the first to load it sets how its idle workers
-# spin (``_threads.py``), and the linker's --as-needed is not everywhere the default.
 OPENMP = ["-fopenmp"] if flag("CROPKIT_BUILD_OPENMP") else []
 if sanitizers := os.environ.get("CROPKIT_BUILD_SANITIZE"):
     LINK = [f"-fsanitize={sanitizers}"]
     COMPILE += [*LINK, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
 
 
-def extension(name: str, flags: list[str], needs_openmp: bool) -> Extension:
+def extension(name: str, flags: list[str]) -> Extension:
     """Describe one compiled module."""
+    # Only what needs OpenMP links with it: the first to load it sets how its idle workers
+    # spin (``_threads.py``), and the linker's --as-needed is not everywhere the default.
+    openmp = [] if name in ("_features", "_checks") else OPENMP
     return Extension(
         f"cropkit._kernels.{name}",
         [str(KERNELS / f"{name}.pyx")],
         include_dirs=[numpy.get_include(), str(KERNELS)],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        extra_compile_args=COMPILE + (OPENMP if needs_openmp else []) + flags,
-        extra_link_args=LINK + (OPENMP if needs_openmp else []),
-        depends=[
-            str(path) for pattern in ("*.pxi", "*.pxd", "*.h") for path in KERNELS.glob(pattern)
-        ],
+        extra_compile_args=COMPILE + openmp + flags,
+        extra_link_args=LINK + openmp,
+        # Cython knows what a .pyx includes from Cython, and nothing of these.
+        depends=[str(header) for header in KERNELS.glob("*.h")],
     )
 
 
-extensions = [extension(name, [], needs_openmp=False) for name in ("_features", "_checks")]
-extensions += [extension("_openmp", [], needs_openmp=True)]
-extensions += [extension(f"_{name}", flags, needs_openmp=True) for name, flags in VARIANTS.items()]
+extensions = [extension(name, []) for name in ("_features", "_checks", "_openmp")]
+extensions += [extension(f"_{name}", flags) for name, flags in VARIANTS.items()]
 
 # Neither Cython nor setuptools notices other flags or directives, only newer files: each
 # configuration builds in a folder of its own.
-CONFIGURATION = f"{Path(__file__).read_text()} {OPENMP} {sanitizers} {numpy.__version__}"
+COMPILER = [os.environ.get(name) for name in ("CC", "CFLAGS", "LDFLAGS")]
+CONFIGURATION = f"{Path(__file__).read_text()} {OPENMP} {LINK} {COMPILER} {numpy.__version__}"
 BUILD = f"build/{hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:8]}"
 
 setup(
