@@ -7,11 +7,13 @@ Environment
 CROPKIT_BUILD_OPENMP
     ``1`` (default) compiles with OpenMP, ``0`` without: kernels then run on one thread.
 CROPKIT_BUILD_SANITIZE
-    For developers: a list for ``-fsanitize=``, for example ``address,undefined``.
+    For developers: a list for ``-fsanitize=``, for example ``address,undefined``. A finding
+    ends the process.
 CROPKIT_BUILD_JOBS
     How many compilers run at once (default: the CPUs this process may use).
 """
 
+import hashlib
 import os
 import platform
 from pathlib import Path
@@ -57,36 +59,42 @@ def jobs() -> int:
     return int(os.environ.get("CROPKIT_BUILD_JOBS", default))
 
 
-if flag("CROPKIT_BUILD_OPENMP"):
-    COMPILE.append("-fopenmp")
-    LINK.append("-fopenmp")
+OPENMP = ["-fopenmp"] if flag("CROPKIT_BUILD_OPENMP") else []
 if sanitizers := os.environ.get("CROPKIT_BUILD_SANITIZE"):
-    COMPILE += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-O1", "-g"]
-    LINK.append(f"-fsanitize={sanitizers}")
+    LINK = [f"-fsanitize={sanitizers}"]
+    COMPILE += [*LINK, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
 
 
 def extension(name: str, flags: list[str]) -> Extension:
     """Describe one compiled module."""
+    # Only what needs OpenMP links with it: the first to load it sets how its idle workers
+    # spin (``_threads.py``), and the linker's --as-needed is not everywhere the default.
+    openmp = [] if name in ("_features", "_checks") else OPENMP
     return Extension(
         f"cropkit._kernels.{name}",
         [str(KERNELS / f"{name}.pyx")],
         include_dirs=[numpy.get_include(), str(KERNELS)],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        extra_compile_args=COMPILE + flags,
-        extra_link_args=LINK,
-        depends=[
-            str(path) for pattern in ("*.pxi", "*.pxd", "*.h") for path in KERNELS.glob(pattern)
-        ],
+        extra_compile_args=COMPILE + openmp + flags,
+        extra_link_args=LINK + openmp,
+        # Cython knows what a .pyx includes from Cython, and nothing of these.
+        depends=[str(header) for header in KERNELS.glob("*.h")],
     )
 
 
-extensions = [extension(name, []) for name in ("_features", "_openmp", "_checks")]
+extensions = [extension(name, []) for name in ("_features", "_checks", "_openmp")]
 extensions += [extension(f"_{name}", flags) for name, flags in VARIANTS.items()]
+
+# Neither Cython nor setuptools notices other flags or directives, only newer files: each
+# configuration builds in a folder of its own.
+COMPILER = [os.environ.get(name) for name in ("CC", "CFLAGS", "LDFLAGS")]
+CONFIGURATION = f"{Path(__file__).read_text()} {OPENMP} {LINK} {COMPILER} {numpy.__version__}"
+BUILD = f"build/{hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:8]}"
 
 setup(
     ext_modules=cythonize(
         extensions,
-        build_dir="build/cython",
+        build_dir=f"{BUILD}/cython",
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,
@@ -94,7 +102,8 @@ setup(
             "initializedcheck": False,
             "cdivision": True,
             "freethreading_compatible": True,
+            "autotestdict": False,
         },
     ),
-    options={"build_ext": {"parallel": jobs()}},
+    options={"build": {"build_base": BUILD}, "build_ext": {"parallel": jobs()}},
 )

@@ -111,7 +111,8 @@ def bilinear(
     """Interpolate one image at the inside samples, horizontally first."""
 
     def taps(y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[Any]:
-        return flush(image[np.ix_(y, x)].astype(dtype))
+        pixels: NDArray[Any] = flush(image[np.ix_(y, x)].astype(dtype))
+        return pixels
 
     wx = columns.weight[:, None]
     wy = rows.weight[:, None, None]
@@ -122,7 +123,8 @@ def bilinear(
 
 def lerp(a: NDArray[Any], b: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
     """Interpolate from `a` to `b`: a subtraction, a multiplication and an addition."""
-    return flush(a + flush(flush(b - a) * weight))
+    blend: NDArray[Any] = flush(a + flush(flush(b - a) * weight))
+    return blend
 
 
 def flush(x: Any) -> Any:

@@ -7,7 +7,7 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple, cast
 
@@ -27,10 +27,12 @@ _METHODS: Final = ("bilinear", "nearest")
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
 _INTP: Final = np.dtype(np.intp)
-_FIRST_BAD_BOX: Final = {
+_FIRST_BAD_BOX: Final[dict[np.dtype[Any], Callable[[NDArray[Any]], int]]] = {
     _FLOAT32: _checks.first_bad_box_float32,
     _FLOAT64: _checks.first_bad_box_float64,
 }
+# Of NumPy's exact search; its stubs know only 0 and -1 here, hence Any.
+_OVERLAP_WORK: Final[Any] = 10_000
 # An axis this long exists only as a broadcast view; beyond it, sample positions rounded
 # up to the next float could not be converted to an index.
 _MAX_AXIS: Final = 2**62
@@ -308,6 +310,6 @@ def _check_out(
 def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Decide exactly where that is cheap, else say yes."""
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=_OVERLAP_WORK)
     except np.exceptions.TooHardError:
         return True

@@ -1,0 +1,70 @@
+# What a contributor runs; `make` alone lists it. Everything is installed into .venv, and
+# only when it is missing or pyproject.toml has changed.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+PIP := $(RUN) pip --disable-pip-version-check --quiet
+
+SOURCES := $(wildcard src/cropkit/_kernels/*.pyx src/cropkit/_kernels/*.p*[di] src/cropkit/_kernels/*.h)
+
+.PHONY: help
+help: ## list the targets
+	@sed -En 's/^([a-z-]+):.*## (.*)/  make \1@\2/p' $(MAKEFILE_LIST) \
+	    | awk -F @ '{printf "%-18s %s\n", $$1, $$2}'
+
+# ---- what is installed ------------------------------------------------------------------
+
+$(VENV)/pip.stamp:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install 'pip>=25.1' # the first that knows dependency groups
+	@touch $@
+
+# One stamp for each dependency group of pyproject.toml.
+$(VENV)/group-%.stamp: pyproject.toml | $(VENV)/pip.stamp
+	$(PIP) install --group $*
+	@touch $@
+
+# Editable: a changed .py needs nothing, a changed kernel comes here again.
+$(VENV)/cropkit.stamp: $(VENV)/group-build.stamp setup.py $(SOURCES)
+	$(PIP) install --no-build-isolation --editable '.[demo]'
+	@touch $@
+
+# ---- what is run ------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/cropkit.stamp ## crop a photograph, write demo.png
+	$(RUN) cropkit demo
+
+.PHONY: test
+test: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp ## what to run before every commit, without TensorFlow
+	$(RUN) pytest -m 'not oracle and not large and not build'
+
+# Here every test must run: a skip is a failure.
+.PHONY: test-full
+test-full: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-oracle.stamp ## all tests, compared with TensorFlow too
+	$(RUN) pytest -p tests.no_skips
+
+# Stubs are compared with the modules that this CPU can import.
+.PHONY: lint
+lint: $(VENV)/cropkit.stamp $(VENV)/group-lint.stamp ## style, types and stubs
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(VENV)/bin/cython-lint src
+	$(RUN) mypy
+	$(RUN) mypy.stubtest $$($(VENV)/bin/python -c 'from cropkit._cpu import built_instruction_sets as isas; \
+	    print(*(f"cropkit._kernels._{name}" for name in ("features", "openmp", "checks", *isas())))')
+
+.PHONY: docs
+docs: $(VENV)/cropkit.stamp $(VENV)/group-docs.stamp ## the documentation, into docs/_build/html
+	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html
+
+# Benchmarks bring their own targets.
+include $(wildcard asv_bench/*.mk)
+
+.PHONY: clean
+clean: ## remove everything that was built or installed here
+	rm -rf .venv* build dist src/*.egg-info docs/_build docs/api/generated
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis demo.png
+	find src tests -name '*.so' -delete
+	find src tests -name __pycache__ -prune -exec rm -r {} +

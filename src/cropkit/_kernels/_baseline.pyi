@@ -1,0 +1,32 @@
+# What every instruction set's module offers; the other stubs take it from here.
+
+from typing import Any, Literal, Protocol, type_check_only
+
+import numpy as np
+from numpy.typing import NDArray
+
+PIXEL_TYPES: tuple[str, ...]
+
+@type_check_only
+class _Forward(Protocol):
+    def __call__(
+        self,
+        image: NDArray[Any],
+        code: int,
+        swapped: bool,
+        boxes: NDArray[Any],
+        box_indices: NDArray[np.intp],
+        out: NDArray[Any],
+        nearest: bool,
+        extrapolation: float,
+        num_threads: int,
+        stream: bool,
+        in_order: bool,
+    ) -> None: ...
+
+# A fused function: the subscript names the real type of boxes, arithmetic and out.
+@type_check_only
+class _FusedForward(_Forward, Protocol):
+    def __getitem__(self, real: Literal["float", "double"]) -> _Forward: ...
+
+crop_and_resize: _FusedForward
