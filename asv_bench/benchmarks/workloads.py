@@ -83,17 +83,17 @@ def noise(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> NDArr
 
 
 def smooth(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> NDArray[Any]:
-    """Images of slow waves: neighbours differ by at most 1/16 of the range 0 to 200.
+    """Images of slow waves between 20 and 220, three down and two across, or of 133 and 200 pixels.
 
     A peer that reads half a pixel elsewhere gives nearly the same crops here, one that reads
     another box or swaps the axes does not. `rng` gives each image and channel its phase.
     """
     batch, height, width, depth = shape
     phase = rng.uniform(0.0, 2.0 * np.pi, (2, batch, 1, 1, depth))
-    period_y, period_x = min(height, 50 * 8) / 3, min(width, 50 * 8) / 2
+    period_y, period_x = min(height, 400) / 3, min(width, 400) / 2
     y = np.arange(height).reshape(1, -1, 1, 1) * (2.0 * np.pi / period_y)
     x = np.arange(width).reshape(1, 1, -1, 1) * (2.0 * np.pi / period_x)
-    waves = 100.0 + 50.0 * np.sin(y + phase[0]) + 50.0 * np.sin(x + phase[1])
+    waves = 120.0 + 50.0 * np.sin(y + phase[0]) + 50.0 * np.sin(x + phase[1])
     return waves.astype(dtype)
 
 
