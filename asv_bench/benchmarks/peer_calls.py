@@ -5,6 +5,7 @@ beforehand (tensors, a session, the sampling grid); calling it does the work and
 crops in the library's own layout; `crops` turns them into ``[num_boxes, height, width, depth]``.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -131,10 +132,10 @@ class OpenCVResize(_OpenCV):
 
     @staticmethod
     def pixels_off(work: Workload, method: str) -> float:
-        """Half a pixel of the slice, and at its edges half a sampling step, on each axis."""
+        """Half a pixel by the slice, half a sampling step by the convention, on two axes."""
         sides = (work.boxes[:, 2:] - work.boxes[:, :2]) * work.image.shape[1:3]
         step = float((sides / work.crop_size).max())
-        return (1.0 if method == "bilinear" else 2.0) + 1.5 * step
+        return (1.0 if method == "bilinear" else 2.0) + 2.0 * step
 
 
 class OpenCVWarpAffine(_OpenCV):
@@ -269,7 +270,11 @@ class Torch(Peer):
 
 
 class Cropkit(Peer):
-    """This library, with a fresh result, or after `reuse` with ``out=``."""
+    """This library, with a fresh result, or after `reuse` with ``out=``.
+
+    `threads` is an upper limit, as for the others: a small call starts none. OpenMP must not
+    have been loaded with another one.
+    """
 
     label = "cropkit"
     exact = True
@@ -277,10 +282,11 @@ class Cropkit(Peer):
     def __init__(self, work: Workload, method: str, threads: int) -> None:
         from cropkit import crop_and_resize
 
+        os.environ["OMP_NUM_THREADS"] = str(threads)
         self.work = work
         self.out: NDArray[Any] | None = None
         self.call: Callable[[], Any] = lambda: crop_and_resize(
-            *work.arguments, method, out=self.out, num_threads=threads
+            *work.arguments, method, out=self.out
         )
 
     def __call__(self) -> Any:
