@@ -30,6 +30,7 @@ BEGIN, END = "<!-- benchmark table: begin -->", "<!-- benchmark table: end -->"
 REFERENCE = "TensorFlow"
 # What the ratios are taken of: with `out=` nobody pays for new pages.
 OURS = {"warm": REUSED, "cold": FRESH}
+NOTHING = "\N{EN DASH}"
 Times = dict[str, dict[str, dict[str, float]]]
 
 
@@ -96,7 +97,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
 def number(value: float | None) -> str:
     """Return three digits of a value, or a dash."""
     if value is None:
-        return "–"
+        return NOTHING
     if value >= 99.95:
         return f"{value:.0f}"
     return f"{value:.{1 if value >= 9.995 else 2 if value >= 0.9995 else 3}f}"
@@ -114,7 +115,7 @@ def full_table(times: Times, method: str, ours: str) -> list[str]:
         rows[-1] += [f"**{number(shares[0])}**", *map(number, shares[1:])]
     over_resize = ratios(times, method, ours, "OpenCV resize")
     means = [f"**{number(geometric_mean(ratios(times, method, ours)))}**"]
-    means += [number(geometric_mean(over_resize)) if over_resize else "–", ""]
+    means += [number(geometric_mean(over_resize)) if over_resize else NOTHING, ""]
     rows.append(["geometric mean", *[""] * len(labels), *means])
     return markdown(head, rows)
 

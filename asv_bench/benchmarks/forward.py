@@ -1,8 +1,9 @@
-"""How long does each workload take, on each instruction set, on one thread and on all?"""
+"""Time of each workload, on each instruction set, on one thread and on all."""
 
 import os
 
 import numpy as np
+
 from cropkit import crop_and_resize
 from cropkit._cpu import CpuBackend, built_instruction_sets
 

@@ -1,4 +1,4 @@
-"""How many instructions do the kernels execute? Of the cases of the regression gate."""
+"""Instructions that the kernels execute, in the cases of the regression gate."""
 
 from . import callgrind, callgrind_cases
 

@@ -1,6 +1,7 @@
-"""How much memory does a call need beyond its arguments and its result?"""
+"""Memory that a call needs beyond its arguments and its result."""
 
 import numpy as np
+
 from cropkit import crop_and_resize
 
 from . import workloads

@@ -1,6 +1,7 @@
-"""What does a call cost beyond its kernel, and what does the import cost?"""
+"""What a call costs beyond its kernel, and what the import costs."""
 
 import numpy as np
+
 from cropkit import crop_and_resize
 
 from . import workloads
@@ -34,7 +35,7 @@ def timeraw_import():
 
 
 def timeraw_first_call():
-    """The first call: it chooses a backend and loads the kernels."""
+    """Call for the first time: this chooses a backend and loads the kernels."""
     return (
         "cropkit.crop_and_resize(image, [[0, 0, 1, 1]], [0], (2, 2))",
         "import numpy, cropkit; image = numpy.zeros((1, 4, 4, 1), numpy.uint8)",

@@ -270,7 +270,7 @@ class Torch(Peer):
 
 
 class Cropkit(Peer):
-    """This library, with a fresh result, or after `reuse` with ``out=``.
+    """`cropkit.crop_and_resize`, with a fresh result, or after `reuse` with ``out=``.
 
     `threads` is an upper limit, as for the others: a small call starts none. OpenMP must not
     have been loaded with another one.

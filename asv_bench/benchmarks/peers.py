@@ -1,4 +1,4 @@
-"""How long does the same work take in other libraries?
+"""Time of the same work in other libraries.
 
 One process a library, so only the order of magnitude can be compared; `report.py` runs them
 in turn. Install them with ``make peers`` and run this with that environment's asv.

@@ -1,8 +1,9 @@
-"""How does the time grow with the boxes, the crop, the image and the threads?"""
+"""How the time grows with the boxes, the crop, the image and the threads."""
 
 import os
 
 import numpy as np
+
 from cropkit import crop_and_resize
 
 from . import workloads
