@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("state", choices=STATES)
     parser.add_argument("threads", type=int)
     parser.add_argument("--workloads", nargs="*", default=None)
+    parser.add_argument("--skip-check", action="store_true", help="the crops were checked before")
     arguments = parser.parse_args()
     settings = STATES[arguments.state] | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     settings["OMP_NUM_THREADS"] = str(arguments.threads)
@@ -212,7 +213,8 @@ def main() -> None:
     for method in workloads.METHODS:
         times[method] = {}
         for name in arguments.workloads or workloads.NAMES:
-            check_peers(peers, workloads.make(name, workloads.smooth), method)
+            if not arguments.skip_check:
+                check_peers(peers, workloads.make(name, workloads.smooth), method)
             calls = prepare(peers, workloads.make(name), method, arguments.state)
             row = time_in_turn(calls)
             kinds = [label for label in row if label.startswith(WRITE)]
