@@ -181,7 +181,7 @@ def documents(runs: dict[str, list[Times]], where: str) -> dict[Path, list[str]]
         lines += [spread(runs[state], ours), ""]
     warm = mean(runs["warm"])
     short = [*short_table(warm, OURS["warm"]), ""]
-    short += [f"Milliseconds, bilinear, memory warm. {where}"]
+    short += [f"Milliseconds, bilinear, memory warm: results are reused. {where}"]
     return {ROOT / "docs" / "performance.md": lines[:-1], ROOT / "README.md": short}
 
 
