@@ -35,7 +35,7 @@ ALT = "Bars of the speed of each library over TensorFlow's"
 REFERENCE = "TensorFlow"
 # What the ratios are taken of: with `out=` nobody pays for new pages.
 OURS = {"warm": REUSED, "cold": FRESH}
-NOTHING = "\N{EN DASH}"
+NOTHING, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 Times = dict[str, dict[str, dict[str, float]]]
 
 
@@ -110,19 +110,26 @@ def number(value: float | None) -> str:
 
 
 def full_table(times: Times, method: str, ours: str) -> list[str]:
-    """Return the table of one method: milliseconds, then ratios."""
-    labels = [*PEERS, *([REUSED] if ours == REUSED else []), WRITE]
-    head = ["workload", *labels, "TensorFlow ÷ ours", "OpenCV resize ÷ ours", "ours ÷ write limit"]
-    rows = []
-    for name, row in times[method].items():
-        resize = row.get("OpenCV resize")
-        shares = [row[REFERENCE] / row[ours], resize and resize / row[ours], row[ours] / row[WRITE]]
-        rows.append([f"`{name}`", *(number(row.get(label)) for label in labels)])
-        rows[-1] += [f"**{number(shares[0])}**", *map(number, shares[1:])]
+    """Return the table of one method: ratios, then milliseconds."""
+    own = [ours, FRESH] if ours != FRESH else [FRESH]
+    labels = [*own, WRITE, *(label for label in PEERS if label != FRESH)]
+    over_reference = ratios(times, method, ours)
     over_resize = ratios(times, method, ours, "OpenCV resize")
-    means = [f"**{number(geometric_mean(ratios(times, method, ours)))}**"]
-    means += [number(geometric_mean(over_resize)) if over_resize else NOTHING, ""]
-    rows.append(["geometric mean", *[""] * len(labels), *means])
+    over_limit = ratios(times, method, ours, WRITE)
+    rows = [
+        [
+            f"`{name}`",
+            f"**{number(over_reference[name])}**",
+            number(over_resize.get(name)),
+            number(1 / over_limit[name]),
+            *(number(row.get(label)) for label in labels),
+        ]
+        for name, row in times[method].items()
+    ]
+    means = [f"**{number(geometric_mean(over_reference))}**"]
+    means += [number(geometric_mean(over_resize)) if over_resize else NOTHING]
+    rows.append(["geometric mean", *means, *[""] * (1 + len(labels))])
+    head = ["workload", f"{TIMES} {REFERENCE}", f"{TIMES} OpenCV resize", "÷ limit", *labels]
     return markdown(head, rows)
 
 
@@ -178,7 +185,11 @@ def replace_between_markers(path: Path, lines: list[str]) -> None:
 def documents(runs: dict[str, list[Times]], where: str) -> dict[Path, list[str]]:
     """Return what belongs between the markers of each file."""
     lines = [f"![{ALT}](_static/{CHART.name})", "", CAPTION, "", where, ""]
-    lines += ["The tables give medians in milliseconds.", ""]
+    lines += [
+        "First how many times faster than TensorFlow and than OpenCV's resize, and how many times "
+        "slower than the write limit; then the medians in milliseconds.",
+        "",
+    ]
     for state, ours in OURS.items():
         times = mean(runs[state])
         for method in times:

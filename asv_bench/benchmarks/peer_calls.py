@@ -132,10 +132,10 @@ class OpenCVResize(_OpenCV):
 
     @staticmethod
     def pixels_off(work: Workload, method: str) -> float:
-        """Half a pixel by the slice, half a sampling step by the convention, on two axes."""
+        """On each axis, half a pixel by the slice and half a pixel and step by the convention."""
         sides = (work.boxes[:, 2:] - work.boxes[:, :2]) * work.image.shape[1:3]
         step = float((sides / work.crop_size).max())
-        return (1.0 if method == "bilinear" else 2.0) + 2.0 * step
+        return (2.0 if method == "bilinear" else 3.0) + step
 
 
 class OpenCVWarpAffine(_OpenCV):
