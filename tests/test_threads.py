@@ -331,6 +331,16 @@ json.dump(_threads.team_size(None, 10**9), sys.stdout)
 
 @openmp
 @needs_affinity
+def test_bound_threads_do_not_shrink_the_team() -> None:
+    """OpenMP binds the calling thread to one CPU, which is then all that its affinity says."""
+    code = "assert right(); json.dump(_threads.default_team_size(), sys.stdout)"
+    free = ask(code)
+    assert ask(code, OMP_PROC_BIND="true") == free
+    assert ask(code, OMP_PROC_BIND="false") == free
+
+
+@openmp
+@needs_affinity
 def test_an_explicit_omp_num_threads_wins() -> None:
     code = """
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -29,6 +29,9 @@ _SERIAL_VALUES: Final = 1 << 15
 # refuses a thread.
 _MAX_THREADS: Final = max(64, os.cpu_count() or 1)
 _SPIN_COUNT: Final = "1000"
+# With one of these, OpenMP binds the thread that loads it to one CPU, and the affinity no
+# longer says how many the process has. OpenMP's own maximum honours that of before.
+_BINDING: Final = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")
 _NO_QUOTA: Final = 1 << 30
 
 # Whether this process is the child of a fork that left it a team without its threads.
@@ -78,7 +81,8 @@ def _from_environment(name: str) -> int | None:
 
 
 def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):
+    bound = any(os.environ.get(name, "false").lower() != "false" for name in _BINDING)
+    if hasattr(os, "sched_getaffinity") and not bound:
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

@@ -1,0 +1,1 @@
+"""Benchmarks of cropkit, by question; run by asv from the folder above."""

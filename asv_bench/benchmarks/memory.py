@@ -1,0 +1,31 @@
+"""Memory that a call needs beyond its arguments and its result."""
+
+import numpy as np
+
+from cropkit import crop_and_resize
+
+from . import workloads
+
+
+class Memory:
+    """Peak resident memory of the process; `peakmem_twin` does all but the call.
+
+    The difference of the two is what the call needs. It must not grow with the image, the
+    result or the number of boxes.
+    """
+
+    params = (workloads.NAMES,)
+    param_names = ("workload",)
+
+    def setup(self, name):
+        work = workloads.make(name)
+        self.arguments = work.arguments
+        self.out = np.zeros(work.result_shape, np.float32)
+        # Load the kernels and start the team: neither is what is asked.
+        crop_and_resize(*workloads.make("tiny").arguments, num_threads=2)
+
+    def peakmem_call(self, name):
+        crop_and_resize(*self.arguments, out=self.out)
+
+    def peakmem_twin(self, name):
+        pass
