@@ -106,11 +106,12 @@ def check_forward(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    if method not in _METHODS:
+    if not isinstance(method, str) or method not in _METHODS:
         raise ValueError(f"method={method!r}: expected 'bilinear' or 'nearest'")
     result_dtype = _FLOAT32 if dtype is None else _check_dtype(dtype)
     if num_threads is not None:
         num_threads = _check_num_threads(num_threads)
+    extrapolation_value = _check_extrapolation_value(extrapolation_value)
     size = _check_crop_size(crop_size)
     image = _check_image(image)
     boxes = _check_boxes(boxes, result_dtype)
@@ -122,7 +123,7 @@ def check_forward(
         size,
         cast(Method, method),
         result_dtype,
-        float(extrapolation_value),
+        extrapolation_value,
         CPU_DEVICE,
         num_threads,
     )
@@ -201,7 +202,7 @@ def _check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.
             "for each box unless there is one image, or one box per image"
         )
     given = _as_array(value, "box_indices")
-    if given.dtype.kind not in "iu" and not (given.size == 0 and type(value) is list):
+    if given.dtype.kind not in "iu" and not (given.size == 0 and isinstance(value, (list, tuple))):
         raise TypeError(f"box_indices has dtype {given.dtype}: expected integers")
     if given.shape != (num_boxes,):
         raise ValueError(
@@ -222,7 +223,7 @@ def _check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.
 
 def _check_crop_size(value: object) -> tuple[int, int]:
     if type(value) is not tuple and (
-        isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray))
+        isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray))
     ):
         try:
             value = np.asarray(value)
@@ -247,12 +248,26 @@ def _check_crop_size(value: object) -> tuple[int, int]:
 
 
 def _check_dtype(value: DTypeLike) -> np.dtype[Any]:
-    dtype = np.dtype(value)
+    try:
+        dtype = np.dtype(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"dtype={value!r}: expected float32 or float64") from None
     if dtype == _FLOAT32:
         return _FLOAT32
     if dtype == _FLOAT64:
         return _FLOAT64
     raise TypeError(f"dtype={dtype}: expected float32 or float64")
+
+
+def _check_extrapolation_value(value: object) -> float:
+    try:
+        if not isinstance(value, (str, bytes, bytearray, np.complexfloating)):
+            return float(cast(float, value))
+    except (TypeError, ValueError):
+        pass
+    except OverflowError:
+        raise ValueError("extrapolation_value is too large for a float") from None
+    raise TypeError(f"extrapolation_value={value!r}: expected a real number")
 
 
 def _check_num_threads(value: int) -> int:
@@ -269,11 +284,12 @@ def _check_num_threads(value: int) -> int:
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    size = math.prod(shape) * dtype.itemsize
-    if size > 1 << 28 and size > _memory_bytes():
+    # NumPy makes no array whose axes overflow together, not even an empty one.
+    size = math.prod(n for n in shape if n) * dtype.itemsize
+    if size > 1 << 28 and size > (_memory_bytes() if 0 not in shape else sys.maxsize):
         raise MemoryError(
-            f"the result, {shape} {dtype}, takes {size:.3g} bytes: more than this machine's "
-            f"memory ({_memory_bytes():.3g} bytes)"
+            f"the result, {shape} {dtype}, is larger than this machine's memory "
+            f"({_memory_bytes():.3g} bytes)"
         )
     return np.empty(shape, dtype)
 
