@@ -1,0 +1,1 @@
+"""Golden results, and the script that made them."""
