@@ -1,0 +1,181 @@
+"""Random calls, compared with TensorFlow 2.21 on the spot, bit by bit (``make test-full``).
+
+Environment
+-----------
+CROPKIT_ORACLE_CALLS
+    How many calls (default 4000), half from a fixed seed and half from a fresh one.
+CROPKIT_ORACLE_SEED
+    The second seed, which a failure prints (default: the time).
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import cropkit
+from cropkit import _cpu
+
+from .cases import DEPTHS, LAYOUTS, METHODS, OUT_LAYOUTS, TENSORFLOW_DTYPES, empty_out, pixels
+from .conftest import BACKENDS
+
+pytestmark = pytest.mark.oracle
+
+CALLS: Final = int(os.environ.get("CROPKIT_ORACLE_CALLS", "4000"))
+FIXED_SEED: Final = 20250131
+FRESH_SEED: Final = int(os.environ.get("CROPKIT_ORACLE_SEED") or time.time_ns() // 10**6)
+
+Operator = Callable[..., NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module")
+def operator() -> Operator:
+    """Return TensorFlow's operator; its absence is a failure and not a skip."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import tensorflow as tf
+        except ImportError:
+            pytest.fail("TensorFlow is missing: pip install tensorflow-cpu==2.21.0")
+    assert tf.__version__.startswith("2.21."), f"TensorFlow is {tf.__version__}: expected 2.21"
+
+    def crop_and_resize(*arguments: Any) -> NDArray[np.float32]:
+        with tf.device("CPU"):
+            result: NDArray[np.float32] = tf.image.crop_and_resize(*arguments).numpy()
+        return result
+
+    return crop_and_resize
+
+
+def random_image(rng: np.random.Generator) -> NDArray[Any]:
+    """Draw an image of one of the operator's dtypes: shape, magnitude, special pixels."""
+    heights = [1, 2, *rng.integers(3, 40, 18)]
+    widths = [1, 2, *rng.integers(3, 70, 14), *rng.integers(70, 400, 4)]
+    depths = [*DEPTHS, 6, 7, 16, 33]
+    batch = int(rng.integers(1, 4))
+    shape = (batch, *(int(rng.choice(sizes)) for sizes in (heights, widths, depths)))
+    dtype = str(rng.choice(TENSORFLOW_DTYPES))
+    image = pixels(shape, dtype, int(rng.integers(2**32)), special=float(rng.choice([0, 0, 0.03])))
+    if image.dtype.kind == "f":
+        # From where products are subnormal to where sums overflow.
+        power = int(rng.choice([0, 0, 0, -40, -44, -38, 30, 36]))
+        with np.errstate(all="ignore"):
+            image *= image.dtype.type(10.0 ** min(power, 4 if dtype == "float16" else power))
+    return image
+
+
+def random_boxes(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
+    """Draw boxes of one kind: inside, outside, on pixels, tiny, subnormal, large, degenerate."""
+    shape = (int(rng.integers(1, 12)), 4)
+    pixel = np.array([max(height - 1, 1), max(width - 1, 1)] * 2)
+    kind = rng.integers(9)
+    if kind == 0:
+        boxes = rng.uniform(0, 1, shape)
+    elif kind == 1:
+        boxes = rng.uniform(-0.4, 1.4, shape)
+    elif kind == 2:
+        boxes = rng.choice([0, -0.0, 1, 0.5, 0.25, 1 / 3, -0.1, 1.1], shape)
+    elif kind == 3:  # on pixels, or halfway between two
+        boxes = (
+            rng.integers(-2, 2 * np.array([height, width] * 2), shape) / rng.choice([1, 2]) / pixel
+        )
+    elif kind == 4:  # as large as a few pixels
+        middle = rng.uniform(0, 1, (shape[0], 2))
+        boxes = np.concatenate([middle, middle + rng.normal(0, 3, (shape[0], 2)) / pixel[:2]], 1)
+    elif kind == 5:  # an edge a few roundings away from where it matters
+        boxes = rng.choice([0, 1], shape).astype(np.float32)
+        for _ in range(int(rng.integers(1, 4))):
+            boxes = np.nextafter(boxes, rng.choice([-9, 9], shape).astype(np.float32))
+    elif kind == 6:  # subnormal ones among them
+        boxes = rng.normal(0, 1, shape) * 10.0 ** rng.integers(-46, -30, shape)
+        boxes = np.where(rng.random(shape) < 0.3, rng.uniform(0, 1, shape), boxes)
+    elif kind == 7:
+        # Larger ones make the operator read outside its arrays (the scale overflows).
+        boxes = rng.normal(0, 1, shape) * 10.0 ** rng.integers(0, 30, shape)
+    else:  # no height, no width
+        boxes = rng.uniform(-0.1, 1.1, shape)
+        boxes[:, 2:] = np.where(rng.random((shape[0], 2)) < 0.5, boxes[:, :2], boxes[:, 2:])
+    return boxes.astype(np.float32)
+
+
+def random_call(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Draw the operator's arguments."""
+    image = random_image(rng)
+    boxes = random_boxes(rng, image.shape[1], image.shape[2])
+    size = (
+        int(rng.integers(1, 24)),
+        int(rng.choice([1, rng.integers(2, 20), rng.integers(20, 80)])),
+    )
+    return (
+        image,
+        boxes,
+        rng.integers(0, len(image), len(boxes)).astype(np.int32),
+        size,
+        str(rng.choice(METHODS)),
+        float(rng.choice([0.0, 1.5, -0.0, 1e-40, np.nan, np.inf])),
+    )
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [FIXED_SEED, FRESH_SEED], ids=["fixed", "fresh"])
+def test_random_calls(
+    seed: int, operator: Operator, bits_equal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every backend and instruction set on each call; layouts and threads at random."""
+    layouts = sorted(LAYOUTS)
+    for number in range(CALLS // 2):
+        rng = np.random.default_rng((seed, number))
+        call = random_call(rng)
+        expected = operator(*call)
+        layout, threads = str(rng.choice(layouts)), rng.choice([None, 1, 2, 5])
+        out_layout = str(rng.choice(OUT_LAYOUTS)) if rng.random() < 0.5 else None
+        cache_bytes = 0 if rng.random() < 0.3 else 2**40  # less than the result: streams
+        monkeypatch.setattr(_cpu, "last_level_cache_bytes", lambda size=cache_bytes: size)
+        image = LAYOUTS[layout](call[0])
+        for name, backend in BACKENDS.items():
+            out = empty_out(expected.shape, "float32", out_layout) if out_layout else None
+            result = cropkit.crop_and_resize(
+                image, *call[1:], backend=backend, num_threads=threads, out=out
+            )
+            bits_equal(
+                result,
+                expected,
+                f"CROPKIT_ORACLE_SEED={seed}, call {number}, {name}: {image.dtype}{image.shape} "
+                f"{layout}, {call[3:]}, into {out_layout}, {threads} threads, boxes "
+                f"{call[1].tolist()}",
+            )
+
+
+@pytest.mark.parametrize("dtype", TENSORFLOW_DTYPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_large_calls(dtype: str, method: str, operator: Operator, bits_equal: Any) -> None:
+    """As large as real ones: many boxes, bands, teams, and boxes ordered by where they read."""
+    rng = np.random.default_rng(FIXED_SEED)
+    for shape, count, size in (((2, 700, 500, 3), 60, (50, 61)), ((1, 40, 50, 5), 2, (300, 400))):
+        image = pixels(shape, dtype, 3)
+        boxes = rng.uniform(-0.1, 1.1, (count, 4)).astype(np.float32)
+        indices = rng.integers(0, shape[0], count).astype(np.int32)
+        expected = operator(image, boxes, indices, size, method)
+        for name, backend in BACKENDS.items():
+            for threads in (1, 2, 5):
+                result = cropkit.crop_and_resize(
+                    image, boxes, indices, size, method, backend=backend, num_threads=threads
+                )
+                bits_equal(result, expected, f"{name}, {threads} threads")
+
+
+def test_golden_results_are_still_the_operators(operator: Operator) -> None:
+    from .data.make_golden import PATH, digest, golden_cases
+
+    with np.load(PATH) as golden:
+        for name, case in golden_cases().items():
+            result = operator(*case)
+            stored = golden[name]
+            alike = digest(result) if stored.dtype == np.uint8 else result
+            np.testing.assert_array_equal(alike, stored, name)
