@@ -179,19 +179,23 @@ def test_broadcast_image(dtype: str, each_backend: Backend, bits_equal: Any) -> 
         bits_equal(result, reference(image.copy(), *arguments), f"{shape} {method}")
 
 
-@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int16"])
 @pytest.mark.parametrize("method", METHODS)
-def test_bands_of_large_crops(
-    method: str, threads: int, each_cpu_backend: Backend, bits_equal: Any
+def test_large_crops_in_tiles(
+    dtype: str, method: str, each_cpu_backend: Backend, bits_equal: Any
 ) -> None:
-    """One large crop is shared out in bands of rows, each of which begins anew."""
-    image = pixels((2, 50, 70, 3), "uint8", 9)
+    """A large crop is cut into tiles of some rows and columns, each of which begins anew."""
+    image = pixels((2, 50, 70, 3), dtype, 9)
     boxes = [[-0.1, 0, 1, 1.2], [0.8, 0.7, 0.1, 0.3]]
-    for size in ((299, 211), (3000, 7), (5, 9000)):
-        result = cropkit.crop_and_resize(
-            image, boxes, [1, 0], size, method, backend=each_cpu_backend, num_threads=threads
-        )
-        bits_equal(result, reference(image, boxes, [1, 0], size, method), f"{size}")
+    for size in ((299, 211), (3000, 7), (5, 9000), (17000, 2)):
+        expected = reference(image, boxes, [1, 0], size, method)
+        for threads, layout in zip(THREADS, ("packed", "sliced", "negative_strides"), strict=True):
+            out = empty_out(expected.shape, "float32", layout)
+            cropkit.crop_and_resize(
+                image, boxes, [1, 0], size, method,
+                backend=each_cpu_backend, num_threads=threads, out=out,
+            )  # fmt: skip
+            bits_equal(out, expected, f"{size} into {layout}, {threads} threads")
 
 
 @pytest.fixture(scope="module")
