@@ -289,3 +289,30 @@ def test_result_does_not_alias_the_image(dtype: str, each_backend: Backend) -> N
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
     assert result.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4", ">f8"])
+@pytest.mark.parametrize("result_dtype", ["float32", "float64"])
+def test_boxes_and_indices_of_any_layout(
+    dtype: str, result_dtype: str, each_backend: Backend, bits_equal: Any
+) -> None:
+    image = pixels((3, 6, 9, 3), "uint8", 3)
+    boxes = (pixels((7, 4), "int8", 4) / 128).astype(dtype)
+    indices = np.arange(7) % 3
+    options: dict[str, Any] = {"dtype": result_dtype, "backend": each_backend}
+    plain = boxes.astype(result_dtype)
+    expected = cropkit.crop_and_resize(image, plain, indices, (4, 5), **options)
+    read_only = boxes.copy()
+    read_only.flags.writeable = False
+    raw = np.zeros(boxes.nbytes + 1, np.uint8)[1:].view(dtype).reshape(7, 4)
+    raw[...] = boxes
+    for given in (np.asfortranarray(boxes), boxes[::-1].copy()[::-1], read_only, raw):
+        result = cropkit.crop_and_resize(image, given, indices, (4, 5), **options)
+        bits_equal(result, expected)
+    spaced = np.zeros((7, 2), np.intp)
+    spaced[:, 1] = indices
+    frozen = indices.copy()
+    frozen.flags.writeable = False
+    for each in (spaced[:, 1], frozen, indices.astype(">i8"), indices.astype(np.uint8)):
+        result = cropkit.crop_and_resize(image, plain, each, (4, 5), **options)
+        bits_equal(result, expected)
