@@ -4,12 +4,9 @@ Environment
 -----------
 HYPOTHESIS_PROFILE
     ``quick`` (default), or ``full`` with many more examples; ``ci`` is ``full``.
-CROPKIT_TESTS_NO_SKIP
-    If set, a test that skips fails: for machines that must run all of them.
 """
 
 import os
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -25,17 +22,6 @@ settings.register_profile("quick", deadline=None, max_examples=60, print_blob=Tr
 settings.register_profile("full", deadline=None, max_examples=2000, print_blob=True)
 settings.register_profile("ci", settings.get_profile("full"))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make a skip a failure where ``CROPKIT_TESTS_NO_SKIP`` asks for it."""
-    report = yield
-    expected = hasattr(report, "wasxfail")
-    if os.environ.get("CROPKIT_TESTS_NO_SKIP") and report.skipped and not expected:
-        report.outcome = "failed"
-        report.longrepr = f"{report.longrepr}\n(a skip is a failure here)"
-    return report
 
 
 CPU_BACKENDS = {f"cpu-{isa}": CpuBackend(isa) for isa in built_instruction_sets()}
