@@ -65,8 +65,8 @@ def run(output: Path) -> None:
     print(f"cropkit {__version__}")
     print(f"backend: {backend.name}")
     if isinstance(backend, CpuBackend):
-        print(f"instruction set: {backend.kernels.isa}")
-        print(f"threads: {team_size(call.request, call.out.size)}")
+        print(f"instruction set: {backend.isa}")
+        print(f"threads: {team_size(None, call.out.size)}")
     report(
         f"the sheet's {len(crops)} crops",
         sum(picture.shape[0] * picture.shape[1] for picture in crops.values()),
