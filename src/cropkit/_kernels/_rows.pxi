@@ -49,6 +49,7 @@ cdef struct Columns:
     Py_ssize_t* lo          # once planned, offsets into the row that the route reads
     Py_ssize_t* hi
     void* weight
+    Py_ssize_t last         # offset there of the last pixel, if neighbours are adjacent
     bint nearest
     Route route
     Py_ssize_t* load        # of CONVERT, the columns to load when it loads only the taps
@@ -92,14 +93,9 @@ cdef inline void pick_pixels(
 
 
 cdef void interpolate_reals(
-    real* dst, const real* row, const Columns* x,
-    Py_ssize_t depth, Py_ssize_t adjacent_last,
+    real* dst, const real* row, const Columns* x, Py_ssize_t depth,
 ) noexcept nogil:
-    """One crop row's inside run from a source row of reals, along x.
-
-    ``adjacent_last`` is the offset of the row's last pixel when neighbours are adjacent in
-    memory, else less than any offset.
-    """
+    """One crop row's inside run from a source row of reals, along x."""
     cdef const Py_ssize_t* lo = x.lo
     cdef const Py_ssize_t* hi = x.hi
     cdef const real* weight = <const real*>x.weight
@@ -115,11 +111,11 @@ cdef void interpolate_reals(
             pick_pixels(dst, row, lo, n, depth)
     elif depth == 1:
         if real is float:
-            done = cropkit_lerp_pixels1(dst, row, lo, hi, weight, n, adjacent_last)
+            done = cropkit_lerp_pixels1(dst, row, lo, hi, weight, n, x.last)
         lerp_pixels(dst, row, lo, hi, weight, done, n, 1)
     elif depth == 3:
         if real is float:
-            done = cropkit_lerp_pixels3(dst, row, lo, hi, weight, n, adjacent_last)
+            done = cropkit_lerp_pixels3(dst, row, lo, hi, weight, n, x.last)
         lerp_pixels(dst, row, lo, hi, weight, done, n, 3)
     elif depth == 4:
         if real is float:
@@ -129,46 +125,46 @@ cdef void interpolate_reals(
         lerp_pixels(dst, row, lo, hi, weight, 0, n, depth)
 
 
-cdef void interpolate_row(
+cdef void convert_row(
     real* dst, const char* row, const Image* image, const Columns* x,
 ) noexcept nogil:
-    """One crop row's inside run from a source row of the image, along x, by its route."""
-    cdef Py_ssize_t depth = image.depth
-    cdef Py_ssize_t last = PY_SSIZE_T_MIN
-    cdef const char* source = row
-    cdef const Py_ssize_t* columns = x.load if x.load_taps else NULL
-    cdef Py_ssize_t begin = x.load_first
+    """`interpolate_row` by the route CONVERT."""
+    cdef Py_ssize_t depth = image.depth, begin = x.load_first
     cdef Py_ssize_t stride_x = image.stride_x, stride_c = image.stride_c
-    if x.route == DIRECT:
-        if stride_x == depth * <Py_ssize_t>sizeof(real):
-            last = (image.width - 1) * depth
-        interpolate_reals(dst, <const real*>row, x, depth, last)
-        return
-    if x.route == BYTES:
-        if real is float:
-            if x.nearest:
-                cropkit_pick_bytes(dst - x.lead, <const uint8_t*>row, x.start, x.left, x.quads)
-            else:
-                cropkit_lerp_bytes(
-                    dst - x.lead, <const uint8_t*>row, x.start, x.left, x.right, x.lane_weight,
-                    x.quads)
-        return
+    cdef const Py_ssize_t* columns = x.load if x.load_taps else NULL
     if image.swapped or not image.aligned:
         cropkit_realign(
             x.raw, row, columns, begin, x.load_count, stride_x, depth, stride_c,
             image.itemsize, image.swapped)
-        source = x.raw
+        row = x.raw
         columns = NULL
         begin = 0
         stride_c = image.itemsize
         stride_x = depth * stride_c
     if real is float:
         cropkit_loaders_float[image.code](
-            <float*>x.loaded, source, columns, begin, x.load_count, stride_x, depth, stride_c)
+            <float*>x.loaded, row, columns, begin, x.load_count, stride_x, depth, stride_c)
     else:
         cropkit_loaders_double[image.code](
-            <double*>x.loaded, source, columns, begin, x.load_count, stride_x, depth, stride_c)
-    interpolate_reals(dst, <const real*>x.loaded, x, depth, (x.load_count - 1) * depth)
+            <double*>x.loaded, row, columns, begin, x.load_count, stride_x, depth, stride_c)
+    interpolate_reals(dst, <const real*>x.loaded, x, depth)
+
+
+cdef inline void interpolate_row(
+    real* dst, const char* row, const Image* image, const Columns* x,
+) noexcept nogil:
+    """One crop row's inside run from a source row of the image, along x, by its route."""
+    if x.route == DIRECT:
+        interpolate_reals(dst, <const real*>row, x, image.depth)
+    elif x.route == CONVERT:
+        convert_row(dst, row, image, x)
+    elif real is float:
+        if x.nearest:
+            cropkit_pick_bytes(dst - x.lead, <const uint8_t*>row, x.start, x.left, x.quads)
+        else:
+            cropkit_lerp_bytes(
+                dst - x.lead, <const uint8_t*>row, x.start, x.left, x.right, x.lane_weight,
+                x.quads)
 
 
 cdef bint plan_bytes(const Image* image, Columns* x) noexcept nogil:
@@ -233,6 +229,7 @@ cdef void plan_load(const Image* image, Columns* x) noexcept nogil:
         for i in range(x.count):
             x.lo[i] = (x.lo[i] - low) * image.depth
             x.hi[i] = (x.hi[i] - low) * image.depth
+    x.last = (x.load_count - 1) * image.depth
 
 
 cdef void plan_prefetch(const Image* image, Columns* x) noexcept nogil:
@@ -270,6 +267,7 @@ cdef void plan_route(
         and image.code == own_code
     ):
         x.route = DIRECT
+        x.last = (image.width - 1) * stride if stride == image.depth else PY_SSIZE_T_MIN
         for i in range(x.count):
             x.lo[i] *= stride
             x.hi[i] *= stride
