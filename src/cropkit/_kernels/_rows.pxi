@@ -26,6 +26,8 @@ cdef extern from "_simd.h" nogil:
     Py_ssize_t cropkit_lerp_pixels3(
         float*, const float*, const Py_ssize_t*, const Py_ssize_t*, const float*,
         Py_ssize_t, Py_ssize_t) noexcept
+    void cropkit_pick_pixels3(
+        float*, const float*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t) noexcept
     Py_ssize_t cropkit_lerp_pixels4(
         float*, const float*, const Py_ssize_t*, const Py_ssize_t*, const float*,
         Py_ssize_t) noexcept
@@ -104,7 +106,10 @@ cdef void interpolate_reals(
         if depth == 1:
             pick_pixels(dst, row, lo, n, 1)
         elif depth == 3:
-            pick_pixels(dst, row, lo, n, 3)
+            if real is float:
+                cropkit_pick_pixels3(dst, row, lo, n, x.last)
+            else:
+                pick_pixels(dst, row, lo, n, 3)
         elif depth == 4:
             pick_pixels(dst, row, lo, n, 4)
         else:

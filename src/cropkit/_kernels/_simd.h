@@ -359,6 +359,18 @@ static inline ptrdiff_t cropkit_lerp_pixels3(float *restrict dst, const float *r
     return i;
 }
 
+/* Copy pixels at row + lo[i], four floats at a time where that many are in the row; the
+ * next pixel overwrites the fourth. */
+static inline void cropkit_pick_pixels3(
+    float *dst, const float *row, const ptrdiff_t *lo, ptrdiff_t n, ptrdiff_t last)
+{
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (lo[i] < last)
+            memcpy(dst + 3 * i, row + lo[i], 4 * sizeof *dst);
+        else
+            memcpy(dst + 3 * i, row + lo[i], 3 * sizeof *dst);
+}
+
 static inline ptrdiff_t cropkit_lerp_pixels4(float *restrict dst, const float *row,
     const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n)
 {
