@@ -72,29 +72,43 @@ static double random_value(void)
         return a + product;                                                              \
     }                                                                                    \
                                                                                          \
-    /* Every length and alignment; nothing before or after the row may change. */        \
+    /* Rows of every length and alignment, one after the other or with gaps, which stay as\
+     * they are. What is read has a vector of room on either side. */                    \
     static void test_rows_##NAME(int flush)                                              \
     {                                                                                    \
-        static REAL top[ROOM], bottom[ROOM], blend[ROOM], copy[ROOM], want[ROOM];        \
-        for (int round = 0; round < 40 * LONGEST; round++) {                             \
-            const ptrdiff_t n = round % LONGEST, at = random_bits() % 32;                \
-            const int stream = round / LONGEST % 2;                                      \
-            const REAL weight = (REAL)(random_bits() % 1024) / 1024;                     \
-            for (int i = 0; i < ROOM; i++) {                                             \
-                top[i] = (REAL)random_value();                                           \
-                bottom[i] = (REAL)random_value();                                        \
-                blend[i] = copy[i] = want[i] = 77;                                       \
-            }                                                                            \
+        enum { MARGIN = 16, ROWS = 4, OUT = 32 + ROWS * (LONGEST + 4) };                 \
+        static REAL top[MARGIN + LONGEST + MARGIN], bottom[MARGIN + LONGEST + MARGIN];   \
+        static REAL blend[OUT], copy[OUT], want_blend[OUT], want_copy[OUT];              \
+        for (int round = 0; round < 1000; round++) {                                     \
+            const int stream = round % 2;                                                \
+            cropkit_carry blended = {.bytes = 0}, copied = {.bytes = 0};                 \
+            ptrdiff_t at = random_bits() % 32;                                           \
+            for (int i = 0; i < OUT; i++)                                                \
+                blend[i] = copy[i] = want_blend[i] = want_copy[i] = 77;                  \
             const uint64_t saved = cropkit_enter(flush);                                 \
-            cropkit_blend_##NAME(blend + at, top + 1, bottom + 2, weight, n, stream);    \
-            cropkit_copy_##NAME(copy + at, top + 1, n, stream);                          \
+            for (int row = 0; row < ROWS; row++) {                                       \
+                const ptrdiff_t n = 1 + random_bits() % (random_bits() % LONGEST + 1);   \
+                const REAL weight = (REAL)(random_bits() % 1024) / 1024;                 \
+                for (int i = 0; i < LENGTH(top); i++) {                                  \
+                    top[i] = (REAL)random_value();                                       \
+                    bottom[i] = (REAL)random_value();                                    \
+                }                                                                        \
+                cropkit_blend_##NAME(                                                    \
+                    blend + at, top + MARGIN, bottom + MARGIN, weight, n, stream, &blended);\
+                cropkit_copy_##NAME(                                                     \
+                    copy + at, top + MARGIN, top + MARGIN, weight, n, stream, &copied);  \
+                for (ptrdiff_t i = 0; i < n; i++)                                        \
+                    want_blend[at + i] =                                                 \
+                        scalar_lerp_##NAME(top[MARGIN + i], bottom[MARGIN + i], weight); \
+                memcpy(want_copy + at, top + MARGIN, n * sizeof(REAL));                  \
+                at += n + (random_bits() % 2 ? random_bits() % 4 : 0);                   \
+            }                                                                            \
+            cropkit_flush_carry(&blended);                                               \
+            cropkit_flush_carry(&copied);                                                \
             cropkit_stream_fence();                                                      \
-            for (ptrdiff_t i = 0; i < n; i++)                                            \
-                want[at + i] = scalar_lerp_##NAME(top[1 + i], bottom[2 + i], weight);    \
             cropkit_leave(saved);                                                        \
-            check(same_##NAME(blend, want, ROOM), "blend_" #NAME, n);                    \
-            memcpy(want + at, top + 1, n * sizeof(REAL));                                \
-            check(same_##NAME(copy, want, ROOM), "copy_" #NAME, n);                      \
+            check(same_##NAME(blend, want_blend, OUT), "blend_" #NAME, round);           \
+            check(same_##NAME(copy, want_copy, OUT), "copy_" #NAME, round);              \
         }                                                                                \
     }
 
@@ -137,13 +151,15 @@ static void test_bytes(void)
 
 static void test_pixels(int flush)
 {
-    static float row[4 * ROOM], dst[4 * LONGEST + 16], want[4 * LONGEST + 16];
+    static float dst[4 * LONGEST + 16], want[4 * LONGEST + 16], weight[LONGEST + 4];
     static ptrdiff_t lo[LONGEST], hi[LONGEST];
-    static float weight[LONGEST + 4];
     for (int round = 0; round < 60 * LONGEST; round++) {
         const ptrdiff_t n = round % LONGEST, depth = (ptrdiff_t[]){1, 3, 4}[round % 3];
         const ptrdiff_t step = random_bits() % 20, flips = random_bits() % 2;
-        for (int i = 0; i < 4 * ROOM; i++)
+        const ptrdiff_t last = random_bits() % 4 ? depth * (ROOM - 1) : PTRDIFF_MIN;
+        /* As large as it must be: AddressSanitizer sees what is read beyond. */
+        float *row = malloc(depth * ROOM * sizeof *row);
+        for (int i = 0; i < depth * ROOM; i++)
             row[i] = (float)random_value();
         for (ptrdiff_t i = 0; i < n; i++) {
             const ptrdiff_t position = (flips ? n - 1 - i : i) * step / 8;
@@ -153,16 +169,22 @@ static void test_pixels(int flush)
             hi[i] = weight[i] == 0 ? lo[i] : lo[i] + depth;
         }
         const uint64_t saved = cropkit_enter(flush);
-        const ptrdiff_t done = depth == 1
-            ? cropkit_lerp_pixels1(dst, row, lo, hi, weight, n, ROOM - 1)
-            : (depth == 3 ? cropkit_lerp_pixels3 : cropkit_lerp_pixels4)(
-                  dst, row, lo, hi, weight, n);
+        const ptrdiff_t done = depth == 1 ? cropkit_lerp_pixels1(dst, row, lo, hi, weight, n, last)
+            : depth == 3 ? cropkit_lerp_pixels3(dst, row, lo, hi, weight, n, last)
+                         : cropkit_lerp_pixels4(dst, row, lo, hi, weight, n);
         for (ptrdiff_t i = 0; i < done * depth; i++)
             want[i] = scalar_lerp_f32(
                 row[lo[i / depth] + i % depth], row[hi[i / depth] + i % depth], weight[i / depth]);
         cropkit_leave(saved);
         check(done >= 0 && done <= n, "lerp_pixels: samples done", done);
         check(same_f32(dst, want, done * depth), "lerp_pixels", depth);
+        if (depth == 3) {
+            cropkit_pick_pixels3(dst, row, lo, n, last);
+            for (ptrdiff_t i = 0; i < 3 * n; i++)
+                want[i] = row[lo[i / 3] + i % 3];
+            check(same_f32(dst, want, 3 * n), "pick_pixels3", n);
+        }
+        free(row);
     }
 }
 
