@@ -7,8 +7,19 @@
 (1, 224, 224, 3)
 """
 
-from cropkit._backends import Backend, BackendError, BackendInfo, list_backends, use_backend
-from cropkit._ops import crop_and_resize
+from cropkit._backends import (
+    Backend,
+    BackendError,
+    BackendInfo,
+    GradientBackend,
+    list_backends,
+    use_backend,
+)
+from cropkit._ops import (
+    crop_and_resize,
+    crop_and_resize_grad_boxes,
+    crop_and_resize_grad_image,
+)
 from cropkit._request import Request
 from cropkit._runtime import show_runtime
 
@@ -18,9 +29,12 @@ __all__ = [
     "Backend",
     "BackendError",
     "BackendInfo",
+    "GradientBackend",
     "Request",
     "__version__",
     "crop_and_resize",
+    "crop_and_resize_grad_boxes",
+    "crop_and_resize_grad_image",
     "list_backends",
     "show_runtime",
     "use_backend",

@@ -78,8 +78,41 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class GradientBackend(Backend, Protocol):
+    """A backend that computes the gradients, too.
+
+    It has both methods or none of them. A `Backend` without them refuses gradients, so
+    its own `refuses` need not.
+    """
+
+    def grad_image(
+        self,
+        request: Request,
+        grads: NDArray[Any],
+        boxes: NDArray[Any],
+        box_indices: NDArray[Any],
+        out: NDArray[Any],
+    ) -> None:
+        """Fill `out`, all of it, with the image's gradient. Nothing is empty."""
+        ...
+
+    def grad_boxes(
+        self,
+        request: Request,
+        grads: NDArray[Any],
+        image: NDArray[Any],
+        boxes: NDArray[Any],
+        box_indices: NDArray[Any],
+        out: NDArray[Any],
+    ) -> None:
+        """Fill `out` with the boxes' gradient. Nothing is empty."""
+        ...
+
+
 # How many arguments each method is called with.
 _METHODS: Final = {"unavailable": 0, "refuses": 1, "crop_and_resize": 5}
+_GRADIENT_METHODS: Final = {"grad_image": 5, "grad_boxes": 6}
 
 
 @dataclass(frozen=True)
@@ -127,6 +160,8 @@ class _Entry:
             if reason is None and request is not None:
                 if request.device_type not in self.backend.device_types:
                     return f"it does not run on {device_name(request.device_type)} arrays"
+                if not hasattr(self.backend, request.operation):
+                    return f"it has no method {request.operation}"
                 reason = self.backend.refuses(request)
         except _PLUGIN_ERRORS as error:
             return f"it raised when asked: {_one_line(error)}"
@@ -359,7 +394,10 @@ def _flaw(backend: object) -> str | None:
         exact = getattr(backend, "exact", None)
         if not isinstance(exact, bool):
             return f"has exact {exact!r}: expected True or False"
-        for method, count in _METHODS.items():
+        methods = dict(_METHODS)
+        if any(hasattr(backend, method) for method in _GRADIENT_METHODS):
+            methods |= _GRADIENT_METHODS
+        for method, count in methods.items():
             flaw = _method_flaw(getattr(backend, method, None), method, count)
             if flaw is not None:
                 return flaw

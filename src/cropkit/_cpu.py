@@ -16,6 +16,9 @@ from cropkit._threads import guard_forks, short_spinning, team_size
 # Ordering the boxes by where they read pays when an image does not stay in the caches.
 _SORT_IMAGE_BYTES: Final = 1 << 20
 _SORT_BOXES: Final = 8
+_EXACT_IN_FLOAT32: Final = frozenset(
+    {"bool", "uint8", "int8", "uint16", "int16", "float16", "bfloat16", "float32"}
+)
 
 
 def built_instruction_sets() -> tuple[str, ...]:
@@ -59,6 +62,14 @@ class _Kernels:
         self.forward = {
             np.dtype(np.float32): module.crop_and_resize["float"],
             np.dtype(np.float64): module.crop_and_resize["double"],
+        }
+        self.grad_image = {
+            np.dtype(np.float32): module.crop_and_resize_grad_image["float"],
+            np.dtype(np.float64): module.crop_and_resize_grad_image["double"],
+        }
+        self.grad_boxes = {
+            np.dtype(np.float32): module.crop_and_resize_grad_boxes["float"],
+            np.dtype(np.float64): module.crop_and_resize_grad_boxes["double"],
         }
         self._codes = {name: code for code, name in enumerate(module.PIXEL_TYPES)}
         self._by_dtype: dict[np.dtype[Any], tuple[int, bool]] = {}
@@ -136,6 +147,51 @@ class CpuBackend:
             team_size(request.num_threads, out.size),
             out.nbytes > last_level_cache_bytes(),
             not sort,
+        )
+
+    def grad_image(
+        self,
+        request: Request,
+        grads: NDArray[Any],
+        boxes: NDArray[Any],
+        box_indices: NDArray[Any],
+        out: NDArray[Any],
+    ) -> None:
+        """Fill `out`."""
+        kernels = self.kernels
+        kernels.grad_image[request.dtype](
+            grads,
+            *kernels.pixel_code(grads.dtype),
+            boxes,
+            box_indices,
+            out,
+            kernels.pixel_code(out.dtype)[0],
+            request.method == "nearest",
+            team_size(request.num_threads, max(grads.size, out.size)),
+            out.nbytes > last_level_cache_bytes(),
+        )
+
+    def grad_boxes(
+        self,
+        request: Request,
+        grads: NDArray[Any],
+        image: NDArray[Any],
+        boxes: NDArray[Any],
+        box_indices: NDArray[Any],
+        out: NDArray[Any],
+    ) -> None:
+        """Fill `out`."""
+        kernels = self.kernels
+        kernels.grad_boxes[request.dtype](
+            grads,
+            *kernels.pixel_code(grads.dtype),
+            image,
+            *kernels.pixel_code(image.dtype),
+            boxes,
+            box_indices,
+            out,
+            {grads.dtype.name, image.dtype.name} <= _EXACT_IN_FLOAT32,
+            team_size(request.num_threads, grads.size),
         )
 
 

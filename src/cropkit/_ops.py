@@ -1,13 +1,13 @@
-"""The public operator."""
+"""The public operators."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from cropkit._backends import Backend, choose
-from cropkit._request import check_forward
+from cropkit._backends import Backend, GradientBackend, choose
+from cropkit._request import check_forward, check_grad_boxes, check_grad_image
 
 
 def crop_and_resize(
@@ -118,4 +118,209 @@ def crop_and_resize(
     chosen = choose(call.request, backend)
     if call.out.size:
         chosen.crop_and_resize(*call)
+    return call.out
+
+
+def crop_and_resize_grad_image(
+    grads: ArrayLike,
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    image_size: Sequence[int] | NDArray[np.integer[Any]],
+    method: str = "bilinear",
+    *,
+    dtype: DTypeLike | None = None,
+    out: NDArray[Any] | None = None,
+    backend: str | Backend | None = None,
+    num_threads: int | None = None,
+) -> NDArray[Any]:
+    """Gradient of `crop_and_resize` with respect to its image.
+
+    Every crop pixel adds its gradient to the pixels that it read, with the weights it
+    read them with. The result is the same, bit for bit, on every run and on any number of
+    threads.
+
+    Parameters
+    ----------
+    grads : array_like, shape (num_boxes, crop_height, crop_width, depth)
+        Gradient with respect to the crops: any dtype that an image may have, any strides,
+        byte order and alignment.
+    boxes : array_like, shape (num_boxes, 4)
+        The boxes of the forward call: ``[y1, x1, y2, x2]``, normalized.
+    box_indices : array_like of int, shape (num_boxes,), or None
+        The image of each box, as in the forward call.
+    image_size : (int, int, int, int)
+        Shape of the image: ``(batch, height, width, depth)``.
+    method : {"bilinear", "nearest"}, default "bilinear"
+        The method of the forward call.
+    dtype : dtype_like, default numpy.float32
+        Of the result: any dtype that an image may have, in native byte order. With
+        float64, all arithmetic is float64 and nothing is rounded to float32. Every other
+        dtype is summed in float32 and cast once, at the end; a cast to an integer goes
+        towards zero, stays within the dtype's limits, and makes NaN 0.
+    out : ndarray, shape `image_size`, optional
+        Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
+        with the inputs. What it held is overwritten, not added to.
+    backend : str or Backend, optional
+        Which backend runs, as in `crop_and_resize`.
+    num_threads : int, optional
+        How many threads, as in `crop_and_resize`. The result does not depend on it.
+
+    Returns
+    -------
+    ndarray, shape `image_size`
+        The gradient; `out` if it was given.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit, a box is not finite, `method` is unknown, `image_size` is
+        negative or has no pixels, or `out` is read-only, of another shape or dtype, or
+        overlaps an input.
+    IndexError
+        An entry of `box_indices` is not an image's index.
+    TypeError
+        An argument is of a kind that cannot be used: complex gradients, a fractional size.
+    MemoryError
+        The result would be larger than the memory. Nothing has been allocated.
+    BackendError
+        The backend asked for cannot run this call; the message says why.
+
+    See Also
+    --------
+    crop_and_resize_grad_boxes : Gradient with respect to the boxes.
+
+    Notes
+    -----
+    With the forward call's taps and weights, a gradient ``g`` of a crop pixel adds::
+
+        top = (1 - wy) * g       tl += (1 - wx) * top       tr += wx * top
+        bottom = wy * g          bl += (1 - wx) * bottom    br += wx * bottom
+
+    and for nearest, ``g`` itself to the one pixel that was read. Crop pixels outside the
+    image add nothing. Additions to one element are made in the order of the boxes, of the
+    crop's rows and of its columns, and then tl, tr, bl, br: the result in float32 is
+    bit-equal to ``tf.raw_ops.CropAndResizeGradImage`` [1]_ under
+    ``enable_op_determinism``.
+
+    References
+    ----------
+    .. [1] TensorFlow 2.21, ``tensorflow/core/kernels/image/crop_and_resize_op.cc``.
+
+    Examples
+    --------
+    A crop of one pixel between four, and one on a pixel:
+
+    >>> import numpy as np
+    >>> import cropkit
+    >>> grads = np.ones((2, 1, 1, 1), np.float32)
+    >>> boxes = [[0.25, 0.25, 0.25, 0.25], [1, 1, 1, 1]]
+    >>> cropkit.crop_and_resize_grad_image(grads, boxes, [0, 0], (1, 3, 3, 1))[0, ..., 0]
+    array([[0.25, 0.25, 0.  ],
+           [0.25, 0.25, 0.  ],
+           [0.  , 0.  , 1.  ]], dtype=float32)
+    """
+    call = check_grad_image(grads, boxes, box_indices, image_size, method, dtype, out, num_threads)
+    chosen = cast(GradientBackend, choose(call.request, backend))
+    if call.grads.size and call.out.size:
+        chosen.grad_image(*call)
+    else:
+        call.out[...] = 0
+    return call.out
+
+
+def crop_and_resize_grad_boxes(
+    grads: ArrayLike,
+    image: ArrayLike,
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    *,
+    method: str = "bilinear",
+    dtype: DTypeLike | None = None,
+    out: NDArray[Any] | None = None,
+    backend: str | Backend | None = None,
+    num_threads: int | None = None,
+) -> NDArray[Any]:
+    """Gradient of `crop_and_resize` with respect to its boxes.
+
+    Sums are made in float64, in an order that depends on the sizes alone: the result is
+    the same, bit for bit, on every run and on any number of threads.
+
+    Parameters
+    ----------
+    grads : array_like, shape (num_boxes, crop_height, crop_width, depth)
+        Gradient with respect to the crops: any dtype that an image may have, any strides,
+        byte order and alignment.
+    image : array_like, shape (batch, height, width, depth)
+        The image of the forward call.
+    boxes : array_like, shape (num_boxes, 4)
+        The boxes of the forward call: ``[y1, x1, y2, x2]``, normalized.
+    box_indices : array_like of int, shape (num_boxes,), or None
+        The image of each box, as in the forward call.
+    method : {"bilinear", "nearest"}, default "bilinear"
+        The method of the forward call. The gradient of nearest is 0 almost everywhere;
+        what is returned is that of bilinear for both, as TensorFlow does.
+    dtype : {numpy.float32, numpy.float64}, default numpy.float32
+        Of the result, and of the positions of the samples: the `dtype` of the forward
+        call.
+    out : ndarray, shape (num_boxes, 4), optional
+        Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
+        with the inputs.
+    backend : str or Backend, optional
+        Which backend runs, as in `crop_and_resize`.
+    num_threads : int, optional
+        How many threads, as in `crop_and_resize`. The result does not depend on it.
+
+    Returns
+    -------
+    ndarray, shape (num_boxes, 4)
+        The gradient with respect to ``[y1, x1, y2, x2]``; `out` if it was given.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit, a box is not finite, `method` is unknown, or `out` is
+        read-only, of another shape or dtype, or overlaps an input.
+    IndexError
+        An entry of `box_indices` is not an image's index.
+    TypeError
+        An argument is of a kind that cannot be used: a complex image, a fractional index.
+    BackendError
+        The backend asked for cannot run this call; the message says why.
+
+    See Also
+    --------
+    crop_and_resize_grad_image : Gradient with respect to the image.
+
+    Notes
+    -----
+    A crop pixel in row `i` with the gradient ``g``, the taps ``tl, tr, bl, br`` and the
+    weights ``wy, wx`` adds, with ``r = (height - 1) / (crop_height - 1)``::
+
+        dy = (1 - wx) * (bl - tl) + wx * (br - tr)
+        y1 += g * dy * ((height - 1) - i * r)       y2 += g * dy * (i * r)
+
+    or half of ``(height - 1)`` to both if there is one row; likewise for x. Crop pixels
+    outside the image add nothing. At a sample on a pixel, where the slope changes, it is
+    0 along that axis, since both taps are that pixel.
+
+    Pixels and gradients are taken as float64; positions, and with them the taps and the
+    weights, are those of the forward call. What is rounded to `dtype` is the sum.
+
+    Examples
+    --------
+    On a ramp from 0 to 10 the middle of a box rises by 5 for each edge that is moved by 1:
+
+    >>> import numpy as np
+    >>> import cropkit
+    >>> image = np.arange(11, dtype=np.float32).reshape(1, 1, 11, 1)
+    >>> grads = np.ones((1, 1, 1, 1), np.float32)
+    >>> cropkit.crop_and_resize_grad_boxes(grads, image, [[0, 0.1, 0, 0.4]], [0])
+    array([[0., 5., 0., 5.]], dtype=float32)
+    """
+    call = check_grad_boxes(grads, image, boxes, box_indices, method, dtype, out, num_threads)
+    chosen = cast(GradientBackend, choose(call.request, backend))
+    if call.grads.size:
+        chosen.grad_boxes(*call)
+    else:
+        call.out[...] = 0
     return call.out

@@ -104,6 +104,56 @@ class ReferenceBackend:
                 else:
                     inside[...] = bilinear(image[index], rows, columns, request.dtype)
 
+    def grad_image(
+        self,
+        request: Request,
+        grads: NDArray[Any],
+        boxes: NDArray[Any],
+        box_indices: NDArray[Any],
+        out: NDArray[Any],
+    ) -> None:
+        """Fill `out`: add crop pixel by crop pixel, in the order of the operator."""
+        crop_height, crop_width = request.crop_size
+        _, height, width, _ = request.image_shape
+        with np.errstate(all="ignore"):
+            sums = np.zeros(request.image_shape, request.dtype)
+            for grad, (y1, x1, y2, x2), index in zip(grads, boxes, box_indices, strict=True):
+                rows = sample_axis(y1, y2, height, crop_height, request.method)
+                columns = sample_axis(x1, x2, width, crop_width, request.method)
+                inside = flush(grad[rows.inside, columns.inside].astype(request.dtype))
+                add = add_nearest if request.method == "nearest" else add_bilinear
+                add(sums[index], inside, rows, columns)
+            out[...] = cast_sums(sums, out.dtype)
+
+    def grad_boxes(
+        self,
+        request: Request,
+        grads: NDArray[Any],
+        image: NDArray[Any],
+        boxes: NDArray[Any],
+        box_indices: NDArray[Any],
+        out: NDArray[Any],
+    ) -> None:
+        """Fill `out`, in float64 box by box. The method is bilinear, whatever was asked."""
+        crop_height, crop_width = request.crop_size
+        _, height, width, depth = request.image_shape
+        chunk_rows = max(1, CHUNK_VALUES // (crop_width * depth))
+        with np.errstate(all="ignore"):
+            for n, ((y1, x1, y2, x2), index) in enumerate(zip(boxes, box_indices, strict=True)):
+                rows = sample_axis(y1, y2, height, crop_height, "bilinear")
+                columns = sample_axis(x1, x2, width, crop_width, "bilinear")
+                grad = grads[n, rows.inside, columns.inside].astype(np.float64)
+                slopes = slopes_of(image[index], rows, columns)
+                to_rows = edge_weights(height, crop_height)[:, rows.inside]
+                to_columns = edge_weights(width, crop_width)[:, columns.inside]
+                chunks = np.arange(rows.inside.start, rows.inside.stop) // chunk_rows
+                sums = np.zeros(4)
+                for chunk in np.unique(chunks) if grad.size else ():
+                    part = chunks == chunk
+                    y, x = (grad[part] * slope[part] for slope in slopes)
+                    sums += sum_chunk(y, x, to_rows[:, part], to_columns)
+                out[n] = sums.astype(out.dtype)
+
 
 def bilinear(
     image: NDArray[Any], rows: Samples, columns: Samples, dtype: np.dtype[Any]
@@ -125,6 +175,127 @@ def lerp(a: NDArray[Any], b: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]
     """Interpolate from `a` to `b`: a subtraction, a multiplication and an addition."""
     blend: NDArray[Any] = flush(a + flush(flush(b - a) * weight))
     return blend
+
+
+# ---- gradients -----------------------------------------------------------------------
+
+
+def add_bilinear(sums: NDArray[Any], grad: NDArray[Any], rows: Samples, columns: Samples) -> None:
+    """Add a crop's gradient to the pixels that its inside samples read."""
+    wx = columns.weight[:, None]
+    wy = rows.weight[:, None, None]
+    top = flush((1 - wy) * grad)
+    bottom = flush(wy * grad)
+    parts = [flush((1 - wx) * top), flush(wx * top), flush((1 - wx) * bottom), flush(wx * bottom)]
+    for y, row in enumerate(zip(rows.lo, rows.lo, rows.hi, rows.hi, strict=True)):
+        for x, column in enumerate(
+            zip(columns.lo, columns.hi, columns.lo, columns.hi, strict=True)
+        ):
+            for part, i, j in zip(parts, row, column, strict=True):
+                sums[i, j] = flush(sums[i, j] + part[y, x])
+
+
+def add_nearest(sums: NDArray[Any], grad: NDArray[Any], rows: Samples, columns: Samples) -> None:
+    """Add a crop's gradient to the pixels that its inside samples are copies of."""
+    for y, i in enumerate(rows.lo):
+        for x, j in enumerate(columns.lo):
+            sums[i, j] = flush(sums[i, j] + grad[y, x])
+
+
+def cast_sums(sums: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Cast once: to integers towards zero, saturating, and NaN to 0."""
+    if dtype.kind not in "iu":
+        return sums.astype(dtype)
+    limits = np.iinfo(dtype)
+    low = sums <= float(limits.min)
+    high = sums >= float(limits.max + 1)
+    between = np.where(low | high | np.isnan(sums), 0, sums).astype(dtype)
+    return np.where(low, limits.min, np.where(high, limits.max, between)).astype(dtype)
+
+
+# The rows of a crop are summed in chunks of so many values (of at least one row), and the
+# chunks' sums are added up in order: a large crop is work for several threads.
+CHUNK_VALUES: Final = 1 << 16
+LANES: Final = 8
+
+
+def slopes_of(
+    image: NDArray[Any], rows: Samples, columns: Samples
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slopes of the interpolated image along y and x at the inside samples, in float64."""
+
+    def taps(y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[np.float64]:
+        return image[np.ix_(y, x)].astype(np.float64)
+
+    wx = columns.weight.astype(np.float64)[:, None]
+    wy = rows.weight.astype(np.float64)[:, None, None]
+    tl, tr = taps(rows.lo, columns.lo), taps(rows.lo, columns.hi)
+    bl, br = taps(rows.hi, columns.lo), taps(rows.hi, columns.hi)
+    along_y = (1 - wx) * (bl - tl) + wx * (br - tr)
+    along_x = (1 - wy) * (tr - tl) + wy * (br - bl)
+    return along_y, along_x
+
+
+def edge_weights(n: int, count: int) -> NDArray[np.float64]:
+    """How far each of an axis' samples follows its first edge, and its second: [2, count]."""
+    limit = float(n - 1)
+    if count == 1:
+        return np.full((2, 1), 0.5 * limit)
+    second = np.arange(count) * (limit / (count - 1))
+    return np.stack([limit - second, second])
+
+
+def sum_chunk(
+    along_y: NDArray[np.float64],
+    along_x: NDArray[np.float64],
+    to_rows: NDArray[np.float64],
+    to_columns: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Sum some crop rows to the gradient of ``[y1, x1, y2, x2]``.
+
+    Parameters
+    ----------
+    along_y, along_x : ndarray, shape (rows, columns, depth)
+        The crop's gradient times the slopes.
+    to_rows, to_columns : ndarray, shape (2, rows) and (2, columns)
+        `edge_weights` of the axes.
+    """
+    rows, columns, depth = along_y.shape
+    if depth >= LANES:
+        padding = ((0, 0), (0, 0), (0, -depth % LANES))
+        along_y, along_x = np.pad(along_y, padding), np.pad(along_x, padding)
+    of_rows = lane_sums(along_y.reshape(rows, -1))
+    y1, y2 = sum_in_order(to_rows * of_rows, axis=1)
+    # Every lane of a column is one chain, through the rows and the blocks of its channels.
+    blocks = along_x.reshape(rows, columns, -1, min(depth, LANES)).swapaxes(1, 2)
+    of_columns = lane_sums(sum_in_order(blocks.reshape(-1, columns, min(depth, LANES)), axis=0))
+    x1, x2 = lane_sums(to_columns * of_columns)
+    return np.array([y1, x1, y2, x2])
+
+
+def sum_in_order(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Sum along an axis, one after the other from 0 on (so that it is never -0)."""
+    sums: NDArray[np.float64] = np.take(np.add.accumulate(values, axis=axis), -1, axis=axis)
+    return sums + 0.0
+
+
+def lane_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum along the last axis in an order that suits vectors of any width.
+
+    Value i goes to lane i % 8; each lane is added up in order, and then the lanes are
+    folded: 8 to 4, to 2, to 1.
+    """
+    *shape, n = values.shape
+    padded = np.zeros((*shape, -(-n // LANES) * LANES))
+    padded[..., :n] = values
+    lanes = sum_in_order(padded.reshape(*shape, -1, LANES), axis=-2)
+    while lanes.shape[-1] > 1:
+        half = lanes.shape[-1] // 2
+        lanes = lanes[..., :half] + lanes[..., half:]
+    return lanes[..., 0]
+
+
+# ---- the float32 of the operator's threads -------------------------------------------
 
 
 def flush(x: Any) -> Any:

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from cropkit._kernels import _checks
 
 Method = Literal["bilinear", "nearest"]
+Operation = Literal["crop_and_resize", "grad_image", "grad_boxes"]
 CPU_DEVICE: Final = 1  # DLPack's kDLCPU
 
 IMAGE_DTYPES: Final = (
@@ -48,18 +49,24 @@ class Request(NamedTuple):
     image_shape : tuple of int
         ``(batch, height, width, depth)``.
     image_dtype : numpy.dtype
-        One of the dtypes of `IMAGE_DTYPES`, in any byte order.
+        One of the dtypes of `IMAGE_DTYPES`, in any byte order; of ``grad_image``, the
+        dtype of its result, in the machine's.
     num_boxes : int
     crop_size : tuple of int
         ``(crop_height, crop_width)``, both at least 1.
     method : {"bilinear", "nearest"}
     dtype : numpy.dtype
-        float32 or float64: of the boxes, of all arithmetic and of the result.
+        float32 or float64: of the boxes, of all arithmetic and of the result, but for
+        the result of ``grad_image`` and the sums of ``grad_boxes``, which are float64.
     extrapolation_value : float
     device_type : int
         DLPack device type of the image; 1 is the CPU.
     num_threads : int or None
         What the caller asked for.
+    operation : {"crop_and_resize", "grad_image", "grad_boxes"}
+        The backend's method that will be called.
+    grads_dtype : numpy.dtype or None
+        Of the crops' gradients, one of `IMAGE_DTYPES`; None for ``crop_and_resize``.
     """
 
     image_shape: tuple[int, int, int, int]
@@ -71,17 +78,49 @@ class Request(NamedTuple):
     extrapolation_value: float
     device_type: int
     num_threads: int | None
+    operation: Operation = "crop_and_resize"
+    grads_dtype: np.dtype[Any] | None = None
 
     @property
-    def result_shape(self) -> tuple[int, int, int, int]:
+    def crops_shape(self) -> tuple[int, int, int, int]:
         """``(num_boxes, crop_height, crop_width, depth)``."""
         return (self.num_boxes, *self.crop_size, self.image_shape[3])
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """Shape of the crops, of the image's gradient or of the boxes' gradient."""
+        if self.operation == "grad_image":
+            return self.image_shape
+        if self.operation == "grad_boxes":
+            return (self.num_boxes, 4)
+        return self.crops_shape
 
 
 class Call(NamedTuple):
     """A request with its checked arrays."""
 
     request: Request
+    image: NDArray[Any]
+    boxes: NDArray[Any]
+    box_indices: NDArray[np.intp]
+    out: NDArray[Any]
+
+
+class GradImageCall(NamedTuple):
+    """A request for the image's gradient with its checked arrays."""
+
+    request: Request
+    grads: NDArray[Any]
+    boxes: NDArray[Any]
+    box_indices: NDArray[np.intp]
+    out: NDArray[Any]
+
+
+class GradBoxesCall(NamedTuple):
+    """A request for the boxes' gradient with its checked arrays."""
+
+    request: Request
+    grads: NDArray[Any]
     image: NDArray[Any]
     boxes: NDArray[Any]
     box_indices: NDArray[np.intp]
@@ -106,8 +145,7 @@ def check_forward(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    if not isinstance(method, str) or method not in _METHODS:
-        raise ValueError(f"method={method!r}: expected 'bilinear' or 'nearest'")
+    _check_method(method)
     result_dtype = _FLOAT32 if dtype is None else _check_dtype(dtype)
     if num_threads is not None:
         num_threads = _check_num_threads(num_threads)
@@ -135,6 +173,84 @@ def check_forward(
     return Call(request, image, boxes, box_indices, out)
 
 
+def check_grad_image(
+    grads: object,
+    boxes: object,
+    box_indices: object,
+    image_size: object,
+    method: str,
+    dtype: DTypeLike | None,
+    out: NDArray[Any] | None,
+    num_threads: int | None,
+) -> GradImageCall:
+    """Check and make canonical the arguments of `cropkit.crop_and_resize_grad_image`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError, MemoryError
+        As the public docstring says.
+    """
+    _check_method(method)
+    result_dtype = _FLOAT32 if dtype is None else _check_image_dtype(dtype)
+    real = _FLOAT64 if result_dtype == _FLOAT64 else _FLOAT32
+    if num_threads is not None:
+        num_threads = _check_num_threads(num_threads)
+    image_shape = _check_image_size(image_size)
+    grads = _check_grads(grads)
+    boxes = _check_boxes(boxes, real)
+    _check_grads_fit(grads, len(boxes), image_shape[3], "image_size")
+    box_indices = _check_box_indices(box_indices, len(boxes), image_shape[0])
+    request = Request(
+        image_shape, result_dtype, len(boxes), cast(tuple[int, int], grads.shape[1:3]),
+        cast(Method, method), real, 0.0, CPU_DEVICE, num_threads, "grad_image", grads.dtype,
+    )  # fmt: skip
+    if out is None:
+        out = _allocate(image_shape, result_dtype)
+    else:
+        _check_out(out, image_shape, result_dtype, grads=grads, boxes=boxes,
+                   box_indices=box_indices)  # fmt: skip
+    return GradImageCall(request, grads, boxes, box_indices, out)
+
+
+def check_grad_boxes(
+    grads: object,
+    image: object,
+    boxes: object,
+    box_indices: object,
+    method: str,
+    dtype: DTypeLike | None,
+    out: NDArray[Any] | None,
+    num_threads: int | None,
+) -> GradBoxesCall:
+    """Check and make canonical the arguments of `cropkit.crop_and_resize_grad_boxes`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError, MemoryError
+        As the public docstring says.
+    """
+    _check_method(method)
+    real = _FLOAT32 if dtype is None else _check_dtype(dtype)
+    if num_threads is not None:
+        num_threads = _check_num_threads(num_threads)
+    grads = _check_grads(grads)
+    image = _check_image(image)
+    boxes = _check_boxes(boxes, real)
+    _check_grads_fit(grads, len(boxes), image.shape[3], "image")
+    box_indices = _check_box_indices(box_indices, len(boxes), image.shape[0])
+    request = Request(
+        cast(tuple[int, int, int, int], image.shape), image.dtype, len(boxes),
+        cast(tuple[int, int], grads.shape[1:3]), cast(Method, method), real, 0.0, CPU_DEVICE,
+        num_threads, "grad_boxes", grads.dtype,
+    )  # fmt: skip
+    if out is None:
+        out = _allocate((len(boxes), 4), real)
+    else:
+        _check_out(out, (len(boxes), 4), real, grads=grads, image=image, boxes=boxes,
+                   box_indices=box_indices)  # fmt: skip
+    return GradBoxesCall(request, grads, image, boxes, box_indices, out)
+
+
 # ---- one argument each ----------------------------------------------------------------
 
 
@@ -146,6 +262,11 @@ def _as_array(value: object, name: str) -> NDArray[Any]:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{name}: expected an array: {error}") from None
+
+
+def _check_method(value: object) -> None:
+    if not isinstance(value, str) or value not in _METHODS:
+        raise ValueError(f"method={value!r}: expected 'bilinear' or 'nearest'")
 
 
 def _check_image(value: object) -> NDArray[Any]:
@@ -161,6 +282,31 @@ def _check_image(value: object) -> NDArray[Any]:
     if not (1 <= height <= _MAX_AXIS and 1 <= width <= _MAX_AXIS):
         raise ValueError(f"image has shape {image.shape}: height and width must be at least 1")
     return image
+
+
+def _check_grads(value: object) -> NDArray[Any]:
+    grads = _as_array(value, "grads")
+    if not _is_image_dtype(grads.dtype):
+        raise TypeError(f"grads has dtype {grads.dtype}: expected one of {', '.join(IMAGE_DTYPES)}")
+    if grads.ndim != 4:
+        raise ValueError(
+            f"grads has shape {grads.shape}: expected 4 axes, "
+            "[num_boxes, crop_height, crop_width, depth]"
+        )
+    if min(grads.shape[1:3]) < 1:
+        raise ValueError(
+            f"grads has shape {grads.shape}: crop_height and crop_width must be at least 1"
+        )
+    return grads
+
+
+def _check_grads_fit(grads: NDArray[Any], num_boxes: int, depth: int, source: str) -> None:
+    if len(grads) != num_boxes:
+        raise ValueError(
+            f"grads has shape {grads.shape} with {num_boxes} boxes: expected one crop for each box"
+        )
+    if grads.shape[3] != depth:
+        raise ValueError(f"grads has shape {grads.shape}: expected depth {depth}, as in {source}")
 
 
 @cache
@@ -212,7 +358,7 @@ def _check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.
         indices = given
     else:
         indices = np.require(given, np.intp, ("C", "A"))
-    bad = _checks.first_bad_index(indices, batch)
+    bad = _checks.first_bad_index(indices, min(batch, sys.maxsize))
     if bad >= 0:
         raise IndexError(
             f"box_indices[{bad}] = {given[bad]}: expected an index of one of the {batch} images, "
@@ -222,6 +368,24 @@ def _check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.
 
 
 def _check_crop_size(value: object) -> tuple[int, int]:
+    expected = "expected two positive integers, (crop_height, crop_width)"
+    height, width = _check_integers(value, "crop_size", 2, expected)
+    if height < 1 or width < 1:
+        raise ValueError(f"crop_size=({height}, {width}): both must be at least 1")
+    return height, width
+
+
+def _check_image_size(value: object) -> tuple[int, int, int, int]:
+    expected = "expected four integers, (batch, height, width, depth)"
+    batch, height, width, depth = size = _check_integers(value, "image_size", 4, expected)
+    if height < 1 or width < 1:
+        raise ValueError(f"image_size={size}: height and width must be at least 1")
+    if batch < 0 or depth < 0:
+        raise ValueError(f"image_size={size}: batch and depth must not be negative")
+    return batch, height, width, depth
+
+
+def _check_integers(value: object, name: str, count: int, expected: str) -> tuple[int, ...]:
     if type(value) is not tuple and (
         isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray))
     ):
@@ -230,21 +394,14 @@ def _check_crop_size(value: object) -> tuple[int, int]:
         except Exception:
             value = None
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
-            raise TypeError("crop_size: expected two positive integers, (crop_height, crop_width)")
+            raise TypeError(f"{name}: {expected}")
     given = value.tolist() if isinstance(value, np.ndarray) else value
-    if not isinstance(given, (tuple, Sequence)) or len(given) != 2:
-        raise ValueError(
-            f"crop_size={given!r}: expected two positive integers, (crop_height, crop_width)"
-        )
+    if not isinstance(given, (tuple, Sequence)) or len(given) != count:
+        raise ValueError(f"{name}={given!r}: {expected}")
     try:
-        height, width = operator.index(given[0]), operator.index(given[1])
+        return tuple(operator.index(n) for n in given)
     except TypeError:
-        raise TypeError(
-            f"crop_size={tuple(given)!r}: expected two positive integers, (crop_height, crop_width)"
-        ) from None
-    if height < 1 or width < 1:
-        raise ValueError(f"crop_size=({height}, {width}): both must be at least 1")
-    return height, width
+        raise TypeError(f"{name}={tuple(given)!r}: {expected}") from None
 
 
 def _check_dtype(value: DTypeLike) -> np.dtype[Any]:
@@ -257,6 +414,18 @@ def _check_dtype(value: DTypeLike) -> np.dtype[Any]:
     if dtype == _FLOAT64:
         return _FLOAT64
     raise TypeError(f"dtype={dtype}: expected float32 or float64")
+
+
+def _check_image_dtype(value: DTypeLike) -> np.dtype[Any]:
+    try:
+        dtype = np.dtype(value)
+    except (TypeError, ValueError):
+        dtype = None
+    if dtype is None or not _is_image_dtype(dtype) or not dtype.isnative:
+        raise TypeError(
+            f"dtype={value!r}: expected one of {', '.join(IMAGE_DTYPES)}, in native byte order"
+        )
+    return dtype
 
 
 def _check_extrapolation_value(value: object) -> float:

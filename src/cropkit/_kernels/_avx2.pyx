@@ -1,2 +1,3 @@
 """The kernels, compiled for x86-64 with AVX2."""
 include "_forward.pxi"
+include "_backward.pxi"

@@ -30,3 +30,48 @@ class _FusedForward(_Forward, Protocol):
     def __getitem__(self, real: Literal["float", "double"]) -> _Forward: ...
 
 crop_and_resize: _FusedForward
+
+@type_check_only
+class _GradImage(Protocol):
+    def __call__(
+        self,
+        grads: NDArray[Any],
+        code: int,
+        swapped: bool,
+        boxes: NDArray[Any],
+        box_indices: NDArray[np.intp],
+        out: NDArray[Any],
+        out_code: int,
+        nearest: bool,
+        num_threads: int,
+        stream: bool,
+    ) -> None: ...
+
+@type_check_only
+class _FusedGradImage(_GradImage, Protocol):
+    def __getitem__(self, real: Literal["float", "double"]) -> _GradImage: ...
+
+crop_and_resize_grad_image: _FusedGradImage
+
+@type_check_only
+class _GradBoxes(Protocol):
+    def __call__(
+        self,
+        grads: NDArray[Any],
+        grads_code: int,
+        grads_swapped: bool,
+        image: NDArray[Any],
+        code: int,
+        swapped: bool,
+        boxes: NDArray[Any],
+        box_indices: NDArray[np.intp],
+        out: NDArray[Any],
+        single: bool,
+        num_threads: int,
+    ) -> None: ...
+
+@type_check_only
+class _FusedGradBoxes(_GradBoxes, Protocol):
+    def __getitem__(self, real: Literal["float", "double"]) -> _GradBoxes: ...
+
+crop_and_resize_grad_boxes: _FusedGradBoxes

@@ -49,3 +49,38 @@ cdef Image read_image(cnp.ndarray array, int code, bint swapped):
     image.swapped = swapped
     image.aligned = cnp.PyArray_ISALIGNED(array)
     return image
+
+
+cdef inline bint holds_reals(const real* unused, const Image* image) noexcept nogil:
+    """Whether a pixel of the array is a run of reals as they are."""
+    cdef int own_code
+    if real is float:
+        own_code = CROPKIT_float32
+    else:
+        own_code = CROPKIT_float64
+    return (
+        image.code == own_code and image.aligned and not image.swapped
+        and (image.depth == 1 or image.stride_c == <Py_ssize_t>sizeof(real)))
+
+
+cdef void load_pixels(
+    real* dst, const char* row, const Image* image, const Py_ssize_t* columns,
+    Py_ssize_t begin, Py_ssize_t count, char* raw,
+) noexcept nogil:
+    """Load pixels of a row as packed reals: those listed, or ``begin, begin + 1, ...``."""
+    cdef Py_ssize_t stride_x = image.stride_x, stride_c = image.stride_c
+    if image.swapped or not image.aligned:
+        cropkit_realign(
+            raw, row, columns, begin, count, stride_x, image.depth, stride_c,
+            image.itemsize, image.swapped)
+        row = raw
+        columns = NULL
+        begin = 0
+        stride_c = image.itemsize
+        stride_x = image.depth * stride_c
+    if real is float:
+        cropkit_loaders_float[image.code](
+            dst, row, columns, begin, count, stride_x, image.depth, stride_c)
+    else:
+        cropkit_loaders_double[image.code](
+            dst, row, columns, begin, count, stride_x, image.depth, stride_c)

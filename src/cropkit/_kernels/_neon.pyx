@@ -1,2 +1,3 @@
 """The kernels, compiled for AArch64."""
 include "_forward.pxi"
+include "_backward.pxi"

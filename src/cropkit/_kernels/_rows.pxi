@@ -134,25 +134,10 @@ cdef void convert_row(
     real* dst, const char* row, const Image* image, const Columns* x,
 ) noexcept nogil:
     """`interpolate_row` by the route CONVERT."""
-    cdef Py_ssize_t depth = image.depth, begin = x.load_first
-    cdef Py_ssize_t stride_x = image.stride_x, stride_c = image.stride_c
-    cdef const Py_ssize_t* columns = x.load if x.load_taps else NULL
-    if image.swapped or not image.aligned:
-        cropkit_realign(
-            x.raw, row, columns, begin, x.load_count, stride_x, depth, stride_c,
-            image.itemsize, image.swapped)
-        row = x.raw
-        columns = NULL
-        begin = 0
-        stride_c = image.itemsize
-        stride_x = depth * stride_c
-    if real is float:
-        cropkit_loaders_float[image.code](
-            <float*>x.loaded, row, columns, begin, x.load_count, stride_x, depth, stride_c)
-    else:
-        cropkit_loaders_double[image.code](
-            <double*>x.loaded, row, columns, begin, x.load_count, stride_x, depth, stride_c)
-    interpolate_reals(dst, <const real*>x.loaded, x, depth)
+    load_pixels(
+        <real*>x.loaded, row, image, x.load if x.load_taps else NULL, x.load_first,
+        x.load_count, x.raw)
+    interpolate_reals(dst, <const real*>x.loaded, x, image.depth)
 
 
 cdef inline void interpolate_row(
@@ -260,17 +245,8 @@ cdef void plan_route(
     `unused` is there for its type. On entry, ``lo`` and ``hi`` are columns of the image.
     """
     cdef Py_ssize_t i, stride = image.stride_x // <Py_ssize_t>sizeof(real)
-    cdef bint native = image.aligned and not image.swapped
-    cdef int own_code
-    if real is float:
-        own_code = CROPKIT_float32
-    else:
-        own_code = CROPKIT_float64
     plan_prefetch(image, x)
-    if (
-        native and (image.depth == 1 or image.stride_c == <Py_ssize_t>sizeof(real))
-        and image.code == own_code
-    ):
+    if holds_reals(<real*>NULL, image):
         x.route = DIRECT
         x.last = (image.width - 1) * stride if stride == image.depth else PY_SSIZE_T_MIN
         for i in range(x.count):
@@ -289,5 +265,3 @@ cdef void plan_route(
             return
     x.route = CONVERT
     plan_load(image, x)
-
-

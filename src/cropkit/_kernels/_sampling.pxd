@@ -75,3 +75,74 @@ cdef inline void sample_axis(
                 index += 1
             hi[i - begin] = index if index < top else top
             weight[i - begin] = v - floor_v
+
+
+cdef inline double position(
+    real a, real b, Py_ssize_t n, Py_ssize_t count, Py_ssize_t i,
+) noexcept nogil:
+    """Position v of sample i, as `sample_axis` computes it; exact in the double."""
+    cdef real v
+    if count == 1:
+        v = <real>(0.5 * <double>(a + b) * <double>(n - 1))
+    else:
+        v = a * <real>(n - 1) + <real>i * ((b - a) * <real>(n - 1) / <real>(count - 1))
+    return <double>v
+
+
+cdef inline bint sample_span(
+    real a, real b, Py_ssize_t n, Py_ssize_t count, Py_ssize_t* low, Py_ssize_t* high,
+) noexcept nogil:
+    """Bound the pixels that the samples of an axis read; False if they read none.
+
+    Positions are monotone, so the two end samples say it all: what is read lies in
+    ``[low, high]``. An end that is not a number comes from an overflow, and then no
+    sample is inside.
+    """
+    cdef double first = position(a, b, n, count, 0)
+    cdef double last = position(a, b, n, count, count - 1)
+    cdef double least = first if first < last else last
+    cdef double most = last if first < last else first
+    cdef double limit = <double>(n - 1)
+    if not (least <= limit and most >= 0):
+        return False
+    least = least if least > 0 else 0
+    most = most if most < limit else limit
+    low[0] = <Py_ssize_t>least
+    high[0] = <Py_ssize_t>most
+    if <double>high[0] < most:
+        high[0] += 1
+    return True
+
+
+cdef inline Py_ssize_t first_sample(
+    real a, real b, Py_ssize_t n, Py_ssize_t count, double bound, bint rising, bint strict,
+) noexcept nogil:
+    """First sample at or past `bound` (beyond it if `strict`), going the way they go."""
+    cdef Py_ssize_t begin = 0, end = count, middle
+    cdef double ahead
+    while begin < end:
+        middle = begin + (end - begin) // 2
+        ahead = position(a, b, n, count, middle) - bound
+        if not rising:
+            ahead = -ahead
+        if ahead > 0 or (ahead == 0 and not strict):
+            end = middle
+        else:
+            begin = middle + 1
+    return begin
+
+
+cdef inline void samples_reading(
+    real a, real b, Py_ssize_t n, Py_ssize_t count, Py_ssize_t low, Py_ssize_t high,
+    Py_ssize_t* begin, Py_ssize_t* end,
+) noexcept nogil:
+    """Find the samples ``[begin, end)`` that may read one of the pixels ``[low, high]``."""
+    cdef bint rising = (
+        position(a, b, n, count, 0) <= position(a, b, n, count, count - 1))
+    cdef double before = <double>(low - 1), after = <double>(high + 1)
+    if rising:
+        begin[0] = first_sample(a, b, n, count, before, True, True)
+        end[0] = first_sample(a, b, n, count, after, True, False)
+    else:
+        begin[0] = first_sample(a, b, n, count, after, False, True)
+        end[0] = first_sample(a, b, n, count, before, False, False)

@@ -1,0 +1,589 @@
+/* The gradients' inner loops: what a crop row adds to an image row, the sums behind a
+ * box's gradient, and a finished row's way into the result.
+ *
+ * Additions keep the operator's order; nothing is fused or reassociated. Rows that are
+ * added to have their pixels padded to whole vectors where depth is 2 or 3, so that a
+ * pixel is one load and one store.
+ */
+#ifndef CROPKIT_BACKWARD_H
+#define CROPKIT_BACKWARD_H
+
+#include "_pixels.h"
+#include "_simd.h"
+
+/* ---- image gradient, depth 1 to 4: a pixel is one value --------------------------- */
+
+typedef float cropkit_pixel_f32 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef double cropkit_pixel_f64 __attribute__((vector_size(32), aligned(8), may_alias));
+
+/* Get a pixel of a crop, its missing channels zero; reads nothing beyond it. */
+#define CROPKIT_GET1_F32(to, g) to = *(g)
+#define CROPKIT_GET1_F64(to, g) to = *(g)
+#define CROPKIT_GET2_F32(to, g) to = (cropkit_pixel_f32){(g)[0], (g)[1], 0, 0}
+#define CROPKIT_GET2_F64(to, g) to = (cropkit_pixel_f64){(g)[0], (g)[1], 0, 0}
+#if defined(__AVX2__)
+#define CROPKIT_GET3_F32(to, g)                                                          \
+    to = (cropkit_pixel_f32)_mm_maskload_ps((g), _mm_set_epi32(0, -1, -1, -1))
+#define CROPKIT_GET3_F64(to, g)                                                          \
+    to = (cropkit_pixel_f64)_mm256_maskload_pd((g), _mm256_set_epi64x(0, -1, -1, -1))
+#else
+#define CROPKIT_GET3_F32(to, g) to = (cropkit_pixel_f32){(g)[0], (g)[1], (g)[2], 0}
+#define CROPKIT_GET3_F64(to, g) to = (cropkit_pixel_f64){(g)[0], (g)[1], (g)[2], 0}
+#endif
+#define CROPKIT_GET4_F32(to, g) to = *(const cropkit_pixel_f32 *)(g)
+#define CROPKIT_GET4_F64(to, g) to = *(const cropkit_pixel_f64 *)(g)
+
+/* Add n crop pixels at g, step apart, to the image rows top and bottom at the offsets lo
+ * and hi, with the weights wx and wy. `same` says that the two rows are one.
+ *
+ * The sums of the current two taps stay in registers until the taps move, and a tap that
+ * is the next pixel's too moves on with them: when magnifying, no sum waits for its own
+ * way through the store buffer. A sample on a pixel reads it twice (lo == hi) and goes
+ * through memory. */
+#define CROPKIT_DEFINE_SCATTER(REAL, PIXEL, NAME, GET)                                   \
+    static inline __attribute__((always_inline)) void cropkit_scatter_pixels_##NAME(     \
+        REAL *top, REAL *bottom, const REAL *g, ptrdiff_t step, const ptrdiff_t *lo,     \
+        const ptrdiff_t *hi, const REAL *wx, REAL wy, ptrdiff_t n, const int same)       \
+    {                                                                                    \
+        const REAL up = 1 - wy;                                                          \
+        PIXEL tl = {0}, tr = {0}, bl = {0}, br = {0};                                    \
+        ptrdiff_t left = -1, right = -1;                                                 \
+        for (ptrdiff_t i = 0; i < n; i++, g += step) {                                   \
+            PIXEL pixel;                                                                 \
+            GET(pixel, g);                                                               \
+            const PIXEL t = up * pixel, b = wy * pixel;                                  \
+            const REAL w = wx[i], v = 1 - w;                                             \
+            const ptrdiff_t l = lo[i], r = hi[i];                                        \
+            if (l != left || r != right) {                                               \
+                if (left >= 0) {                                                         \
+                    *(PIXEL *)(top + left) = tl;                                         \
+                    *(PIXEL *)(top + right) = tr;                                        \
+                    if (!same) {                                                         \
+                        *(PIXEL *)(bottom + left) = bl;                                  \
+                        *(PIXEL *)(bottom + right) = br;                                 \
+                    }                                                                    \
+                }                                                                        \
+                if (l == r) {                                                            \
+                    PIXEL sum = *(PIXEL *)(top + l) + v * t + w * t;                     \
+                    if (same)                                                            \
+                        sum = sum + v * b + w * b;                                       \
+                    else                                                                 \
+                        *(PIXEL *)(bottom + l) = *(PIXEL *)(bottom + l) + v * b + w * b; \
+                    *(PIXEL *)(top + l) = sum;                                           \
+                    left = right = -1;                                                   \
+                    continue;                                                            \
+                }                                                                        \
+                const PIXEL old_tl = tl, old_bl = bl;                                    \
+                if (l == right) {                                                        \
+                    tl = tr;                                                             \
+                    bl = br;                                                             \
+                } else {                                                                 \
+                    tl = *(PIXEL *)(top + l);                                            \
+                    if (!same)                                                           \
+                        bl = *(PIXEL *)(bottom + l);                                     \
+                }                                                                        \
+                if (r == left) {                                                         \
+                    tr = old_tl;                                                         \
+                    br = old_bl;                                                         \
+                } else {                                                                 \
+                    tr = *(PIXEL *)(top + r);                                            \
+                    if (!same)                                                           \
+                        br = *(PIXEL *)(bottom + r);                                     \
+                }                                                                        \
+                left = l;                                                                \
+                right = r;                                                               \
+            }                                                                            \
+            tl += v * t;                                                                 \
+            tr += w * t;                                                                 \
+            if (same) {                                                                  \
+                tl += v * b;                                                             \
+                tr += w * b;                                                             \
+            } else {                                                                     \
+                bl += v * b;                                                             \
+                br += w * b;                                                             \
+            }                                                                            \
+        }                                                                                \
+        if (left >= 0) {                                                                 \
+            *(PIXEL *)(top + left) = tl;                                                 \
+            *(PIXEL *)(top + right) = tr;                                                \
+            if (!same) {                                                                 \
+                *(PIXEL *)(bottom + left) = bl;                                          \
+                *(PIXEL *)(bottom + right) = br;                                         \
+            }                                                                            \
+        }                                                                                \
+    }                                                                                    \
+                                                                                         \
+    static void cropkit_scatter##NAME(REAL *top, REAL *bottom, const REAL *g,            \
+        ptrdiff_t step, const ptrdiff_t *lo, const ptrdiff_t *hi, const REAL *wx,        \
+        REAL wy, ptrdiff_t n)                                                            \
+    {                                                                                    \
+        if (top == bottom)                                                               \
+            cropkit_scatter_pixels_##NAME(top, bottom, g, step, lo, hi, wx, wy, n, 1);   \
+        else                                                                             \
+            cropkit_scatter_pixels_##NAME(top, bottom, g, step, lo, hi, wx, wy, n, 0);   \
+    }                                                                                    \
+                                                                                         \
+    static void cropkit_drop##NAME(REAL *row, const REAL *g, ptrdiff_t step,             \
+        const ptrdiff_t *index, ptrdiff_t n)                                             \
+    {                                                                                    \
+        ptrdiff_t at = index[0];                                                         \
+        PIXEL sum = *(PIXEL *)(row + at);                                                \
+        for (ptrdiff_t i = 0; i < n; i++, g += step) {                                   \
+            if (index[i] != at) {                                                        \
+                *(PIXEL *)(row + at) = sum;                                              \
+                at = index[i];                                                           \
+                sum = *(PIXEL *)(row + at);                                              \
+            }                                                                            \
+            PIXEL pixel;                                                                 \
+            GET(pixel, g);                                                               \
+            sum += pixel;                                                                \
+        }                                                                                \
+        *(PIXEL *)(row + at) = sum;                                                      \
+    }
+
+CROPKIT_DEFINE_SCATTER(float, float, 1_f32, CROPKIT_GET1_F32)
+CROPKIT_DEFINE_SCATTER(float, cropkit_pixel_f32, 2_f32, CROPKIT_GET2_F32)
+CROPKIT_DEFINE_SCATTER(float, cropkit_pixel_f32, 3_f32, CROPKIT_GET3_F32)
+CROPKIT_DEFINE_SCATTER(float, cropkit_pixel_f32, 4_f32, CROPKIT_GET4_F32)
+CROPKIT_DEFINE_SCATTER(double, double, 1_f64, CROPKIT_GET1_F64)
+CROPKIT_DEFINE_SCATTER(double, cropkit_pixel_f64, 2_f64, CROPKIT_GET2_F64)
+CROPKIT_DEFINE_SCATTER(double, cropkit_pixel_f64, 3_f64, CROPKIT_GET3_F64)
+CROPKIT_DEFINE_SCATTER(double, cropkit_pixel_f64, 4_f64, CROPKIT_GET4_F64)
+
+/* ---- image gradient, any depth: along the channels -------------------------------- */
+
+/* One crop pixel's channels. Four rows that do not overlap, or fewer where taps fall
+ * together; each loop vectorizes. */
+#define CROPKIT_DEFINE_SCATTER_CHANNELS(REAL, NAME)                                      \
+    static inline void cropkit_add_four_##NAME(REAL *restrict tl, REAL *restrict tr,     \
+        REAL *restrict bl, REAL *restrict br, const REAL *restrict g, REAL wx, REAL wy,  \
+        ptrdiff_t depth)                                                                 \
+    {                                                                                    \
+        const REAL v = 1 - wx, up = 1 - wy;                                              \
+        for (ptrdiff_t c = 0; c < depth; c++) {                                          \
+            const REAL t = up * g[c], b = wy * g[c];                                     \
+            tl[c] += v * t;                                                              \
+            tr[c] += wx * t;                                                             \
+            bl[c] += v * b;                                                              \
+            br[c] += wx * b;                                                             \
+        }                                                                                \
+    }                                                                                    \
+                                                                                         \
+    /* Two taps, each added to twice: first `w0` times the row weight's share. */        \
+    static inline void cropkit_add_pairs_##NAME(REAL *restrict one, REAL *restrict two,  \
+        const REAL *restrict g, REAL wx, REAL wy, ptrdiff_t depth, int rows)             \
+    {                                                                                    \
+        const REAL v = 1 - wx, up = 1 - wy;                                              \
+        if (rows)                                                                        \
+            for (ptrdiff_t c = 0; c < depth; c++) {                                      \
+                const REAL t = up * g[c], b = wy * g[c];                                 \
+                one[c] = one[c] + v * t + wx * t;                                        \
+                two[c] = two[c] + v * b + wx * b;                                        \
+            }                                                                            \
+        else                                                                             \
+            for (ptrdiff_t c = 0; c < depth; c++) {                                      \
+                const REAL t = up * g[c], b = wy * g[c];                                 \
+                one[c] = one[c] + v * t + v * b;                                         \
+                two[c] = two[c] + wx * t + wx * b;                                       \
+            }                                                                            \
+    }                                                                                    \
+                                                                                         \
+    static inline void cropkit_add_one_##NAME(                                           \
+        REAL *restrict one, const REAL *restrict g, REAL wx, REAL wy, ptrdiff_t depth)   \
+    {                                                                                    \
+        const REAL v = 1 - wx, up = 1 - wy;                                              \
+        for (ptrdiff_t c = 0; c < depth; c++) {                                          \
+            const REAL t = up * g[c], b = wy * g[c];                                     \
+            one[c] = one[c] + v * t + wx * t + v * b + wx * b;                           \
+        }                                                                                \
+    }                                                                                    \
+                                                                                         \
+    static void cropkit_scatter_channels_##NAME(REAL *top, REAL *bottom, const REAL *g,  \
+        ptrdiff_t step, const ptrdiff_t *lo, const ptrdiff_t *hi, const REAL *wx,        \
+        REAL wy, ptrdiff_t n, ptrdiff_t depth)                                           \
+    {                                                                                    \
+        for (ptrdiff_t i = 0; i < n; i++, g += step) {                                   \
+            const ptrdiff_t l = lo[i], r = hi[i];                                        \
+            if (top != bottom && l != r)                                                 \
+                cropkit_add_four_##NAME(                                                 \
+                    top + l, top + r, bottom + l, bottom + r, g, wx[i], wy, depth);      \
+            else if (top != bottom)                                                      \
+                cropkit_add_pairs_##NAME(top + l, bottom + l, g, wx[i], wy, depth, 1);   \
+            else if (l != r)                                                             \
+                cropkit_add_pairs_##NAME(top + l, top + r, g, wx[i], wy, depth, 0);      \
+            else                                                                         \
+                cropkit_add_one_##NAME(top + l, g, wx[i], wy, depth);                    \
+        }                                                                                \
+    }                                                                                    \
+                                                                                         \
+    static void cropkit_drop_channels_##NAME(REAL *restrict row, const REAL *restrict g, \
+        ptrdiff_t step, const ptrdiff_t *index, ptrdiff_t n, ptrdiff_t depth)            \
+    {                                                                                    \
+        for (ptrdiff_t i = 0; i < n; i++, g += step)                                     \
+            for (ptrdiff_t c = 0; c < depth; c++)                                        \
+                row[index[i] + c] += g[c];                                               \
+    }
+
+CROPKIT_DEFINE_SCATTER_CHANNELS(float, f32)
+CROPKIT_DEFINE_SCATTER_CHANNELS(double, f64)
+
+/* Crop pixels at g to image rows of padded pixels: the loop for this depth. */
+#define CROPKIT_DEFINE_ADD_ROW(REAL, NAME)                                               \
+    static void cropkit_scatter_##NAME(REAL *top, REAL *bottom, const REAL *g,           \
+        ptrdiff_t step, const ptrdiff_t *lo, const ptrdiff_t *hi, const REAL *wx,        \
+        REAL wy, ptrdiff_t n, ptrdiff_t depth)                                           \
+    {                                                                                    \
+        switch (depth) {                                                                 \
+        case 1:                                                                          \
+            cropkit_scatter1_##NAME(top, bottom, g, step, lo, hi, wx, wy, n);            \
+            break;                                                                       \
+        case 2:                                                                          \
+            cropkit_scatter2_##NAME(top, bottom, g, step, lo, hi, wx, wy, n);            \
+            break;                                                                       \
+        case 3:                                                                          \
+            cropkit_scatter3_##NAME(top, bottom, g, step, lo, hi, wx, wy, n);            \
+            break;                                                                       \
+        case 4:                                                                          \
+            cropkit_scatter4_##NAME(top, bottom, g, step, lo, hi, wx, wy, n);            \
+            break;                                                                       \
+        default:                                                                         \
+            cropkit_scatter_channels_##NAME(                                             \
+                top, bottom, g, step, lo, hi, wx, wy, n, depth);                         \
+        }                                                                                \
+    }                                                                                    \
+                                                                                         \
+    static void cropkit_drop_##NAME(REAL *row, const REAL *g, ptrdiff_t step,            \
+        const ptrdiff_t *index, ptrdiff_t n, ptrdiff_t depth)                            \
+    {                                                                                    \
+        switch (depth) {                                                                 \
+        case 1:                                                                          \
+            cropkit_drop1_##NAME(row, g, step, index, n);                                \
+            break;                                                                       \
+        case 2:                                                                          \
+            cropkit_drop2_##NAME(row, g, step, index, n);                                \
+            break;                                                                       \
+        case 3:                                                                          \
+            cropkit_drop3_##NAME(row, g, step, index, n);                                \
+            break;                                                                       \
+        case 4:                                                                          \
+            cropkit_drop4_##NAME(row, g, step, index, n);                                \
+            break;                                                                       \
+        default:                                                                         \
+            cropkit_drop_channels_##NAME(row, g, step, index, n, depth);                 \
+        }                                                                                \
+    }                                                                                    \
+                                                                                         \
+    /* Take the padding out of n pixels of depth 2 or 3, each four values wide. */       \
+    static void cropkit_pack_##NAME(                                                     \
+        REAL *restrict dst, const REAL *restrict src, ptrdiff_t n, ptrdiff_t depth)      \
+    {                                                                                    \
+        ptrdiff_t i = 0;                                                                 \
+        if (depth == 3)                                                                  \
+            for (; i < n - 1; i++) /* the fourth value is written over by the next */    \
+                *(cropkit_pixel_##NAME *)(dst + 3 * i) =                                 \
+                    *(const cropkit_pixel_##NAME *)(src + 4 * i);                        \
+        for (; i < n; i++)                                                               \
+            memcpy(dst + depth * i, src + 4 * i, depth * sizeof(REAL));                  \
+    }
+
+CROPKIT_DEFINE_ADD_ROW(float, f32)
+CROPKIT_DEFINE_ADD_ROW(double, f64)
+
+/* ---- a finished row into the result ----------------------------------------------- */
+
+typedef char cropkit_bytes __attribute__((
+    vector_size(CROPKIT_VECTOR_BYTES), aligned(1), may_alias));
+
+/* Copy bytes, or write zeros where src is NULL. With `stream`, the stores bypass the
+ * caches: a result that is larger than the last-level cache is not read back soon. */
+static void cropkit_put(char *dst, const char *src, ptrdiff_t bytes, int stream)
+{
+    ptrdiff_t head = -(uintptr_t)dst % CROPKIT_VECTOR_BYTES;
+    if (!stream || bytes < head + CROPKIT_VECTOR_BYTES) {
+        if (src)
+            memcpy(dst, src, bytes);
+        else
+            memset(dst, 0, bytes);
+        return;
+    }
+    cropkit_bytes v = {0};
+    if (src)
+        memcpy(dst, src, head);
+    else
+        memset(dst, 0, head);
+    for (; head + CROPKIT_VECTOR_BYTES <= bytes; head += CROPKIT_VECTOR_BYTES) {
+        if (src)
+            v = *(const cropkit_bytes *)(src + head);
+        CROPKIT_STORE(dst + head, v, 1);
+    }
+    if (src)
+        memcpy(dst + head, src + head, bytes - head);
+    else
+        memset(dst + head, 0, bytes - head);
+}
+
+/* Casts of a sum, once and at the end. To an integer: towards zero, saturating, and 0
+ * for what is not a number, so that no bit depends on the machine. */
+#define CROPKIT_SATURATE(NAME, PIXEL, LEAST, MOST, BEYOND)                               \
+    static inline PIXEL cropkit_to_##NAME(float v)                                       \
+    {                                                                                    \
+        return v != v ? 0 : v <= (float)(LEAST) ? LEAST : v >= BEYOND ? MOST : (PIXEL)v; \
+    }
+CROPKIT_SATURATE(uint8, uint8_t, 0, UINT8_MAX, 0x1p8f)
+CROPKIT_SATURATE(int8, int8_t, INT8_MIN, INT8_MAX, 0x1p7f)
+CROPKIT_SATURATE(uint16, uint16_t, 0, UINT16_MAX, 0x1p16f)
+CROPKIT_SATURATE(int16, int16_t, INT16_MIN, INT16_MAX, 0x1p15f)
+CROPKIT_SATURATE(uint32, uint32_t, 0, UINT32_MAX, 0x1p32f)
+CROPKIT_SATURATE(int32, int32_t, INT32_MIN, INT32_MAX, 0x1p31f)
+CROPKIT_SATURATE(uint64, uint64_t, 0, UINT64_MAX, 0x1p64f)
+CROPKIT_SATURATE(int64, int64_t, INT64_MIN, INT64_MAX, 0x1p63f)
+
+static inline uint8_t cropkit_to_bool(float v) { return v != 0; }
+static inline float cropkit_to_float32(float v) { return v; }
+
+static inline uint16_t cropkit_to_float16(float v)
+{
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    const uint16_t sign = bits >> 16 & 0x8000;
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000)
+        return sign | 0x7e00;
+    if (bits >= 0x477ff000) /* 65520 and above */
+        return sign | 0x7c00;
+    if (bits < 0x38800000) { /* below 2^-14: the sum's last bit is the half's */
+        float shifted;
+        memcpy(&shifted, &bits, sizeof shifted);
+        shifted += 0.5f;
+        memcpy(&bits, &shifted, sizeof bits);
+        return sign | (uint16_t)(bits - 0x3f000000);
+    }
+    bits += 0xfff + (bits >> 13 & 1);
+    return sign | (uint16_t)((bits - 0x38000000) >> 13);
+}
+
+static inline uint16_t cropkit_to_bfloat16(float v)
+{
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return bits >> 16 | 0x40;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+/* Store n packed pixels at any strides and alignment; zeros where src is NULL. */
+#define CROPKIT_DEFINE_STORE(NAME, PIXEL, REAL)                                          \
+    static void cropkit_store_##NAME(char *dst, const REAL *src, ptrdiff_t n,            \
+        ptrdiff_t stride_x, ptrdiff_t depth, ptrdiff_t stride_c)                         \
+    {                                                                                    \
+        for (ptrdiff_t i = 0; i < n; i++, dst += stride_x)                               \
+            for (ptrdiff_t c = 0; c < depth; c++) {                                      \
+                const PIXEL v = cropkit_to_##NAME(src ? src[i * depth + c] : 0);         \
+                memcpy(dst + c * stride_c, &v, sizeof v);                                \
+            }                                                                            \
+    }
+
+static inline double cropkit_to_float64(double v) { return v; }
+
+CROPKIT_DEFINE_STORE(bool, uint8_t, float)
+CROPKIT_DEFINE_STORE(uint8, uint8_t, float)
+CROPKIT_DEFINE_STORE(int8, int8_t, float)
+CROPKIT_DEFINE_STORE(uint16, uint16_t, float)
+CROPKIT_DEFINE_STORE(int16, int16_t, float)
+CROPKIT_DEFINE_STORE(uint32, uint32_t, float)
+CROPKIT_DEFINE_STORE(int32, int32_t, float)
+CROPKIT_DEFINE_STORE(uint64, uint64_t, float)
+CROPKIT_DEFINE_STORE(int64, int64_t, float)
+CROPKIT_DEFINE_STORE(float16, uint16_t, float)
+CROPKIT_DEFINE_STORE(bfloat16, uint16_t, float)
+CROPKIT_DEFINE_STORE(float32, float, float)
+CROPKIT_DEFINE_STORE(float64, double, double)
+
+typedef void (*cropkit_store_float)(
+    char *, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+
+/* By code; a float64 result is summed in float64 and has no row here. */
+static const cropkit_store_float cropkit_stores[CROPKIT_PIXEL_TYPE_COUNT] = {
+    [CROPKIT_bool] = cropkit_store_bool,         [CROPKIT_uint8] = cropkit_store_uint8,
+    [CROPKIT_int8] = cropkit_store_int8,         [CROPKIT_uint16] = cropkit_store_uint16,
+    [CROPKIT_int16] = cropkit_store_int16,       [CROPKIT_uint32] = cropkit_store_uint32,
+    [CROPKIT_int32] = cropkit_store_int32,       [CROPKIT_uint64] = cropkit_store_uint64,
+    [CROPKIT_int64] = cropkit_store_int64,       [CROPKIT_float16] = cropkit_store_float16,
+    [CROPKIT_bfloat16] = cropkit_store_bfloat16, [CROPKIT_float32] = cropkit_store_float32,
+};
+
+/* ---- box gradient ----------------------------------------------------------------- */
+
+/* Sums that do not depend on the width of a vector: value f goes to lane f % 8, each lane
+ * is one chain, and the lanes are folded 8 to 4 to 2 to 1. */
+enum { CROPKIT_LANES = 8 };
+
+static inline double cropkit_fold(const double *lanes)
+{
+    const double a = lanes[0] + lanes[4], b = lanes[1] + lanes[5];
+    const double c = lanes[2] + lanes[6], d = lanes[3] + lanes[7];
+    return (a + c) + (b + d);
+}
+
+static double cropkit_lane_sum(const double *values, ptrdiff_t n)
+{
+    double lanes[CROPKIT_LANES] = {0};
+    ptrdiff_t f = 0;
+    for (; f + CROPKIT_LANES <= n; f += CROPKIT_LANES)
+        for (int k = 0; k < CROPKIT_LANES; k++)
+            lanes[k] += values[f + k];
+    for (; f < n; f++)
+        lanes[f % CROPKIT_LANES] += values[f];
+    return cropkit_fold(lanes);
+}
+
+#define CROPKIT_DOUBLES (CROPKIT_VECTOR_BYTES / (int)sizeof(double))
+typedef double cropkit_doubles __attribute__((
+    vector_size(CROPKIT_VECTOR_BYTES), aligned(8), may_alias));
+
+/* Not __builtin_convertvector: GCC 12 splits it into halves, a third slower in all. */
+static inline __attribute__((always_inline)) void cropkit_widen_f32(
+    cropkit_doubles *to, const float *p)
+{
+#if defined(__AVX512F__)
+    *to = (cropkit_doubles)_mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+    *to = (cropkit_doubles)_mm256_cvtps_pd(_mm_loadu_ps(p));
+#elif defined(__SSE2__)
+    *to = (cropkit_doubles)_mm_cvtps_pd(
+        _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)p)));
+#else
+    for (int k = 0; k < CROPKIT_DOUBLES; k++)
+        (*to)[k] = p[k];
+#endif
+}
+static inline __attribute__((always_inline)) void cropkit_widen_f64(
+    cropkit_doubles *to, const double *p)
+{
+    *to = *(const cropkit_doubles *)p;
+}
+
+/* Values of a crop row: g times the slope along y goes into the lanes, g times the slope
+ * along x into `across`. Flat, for a depth below 8: value f of the row has lane f % 8 and
+ * across[f], and weights are given per value. Deep: channel c of a pixel has lane c % 8
+ * and, of the pixel's own, across[c % 8]; so a sum stays in a register from the pixel's
+ * first channel to its last. */
+#define CROPKIT_SLOPES(NAME, o, w)                                                       \
+    cropkit_doubles a, b, c, d, q;                                                       \
+    cropkit_widen_##NAME(&a, tl + (o));                                                  \
+    cropkit_widen_##NAME(&b, tr + (o));                                                  \
+    cropkit_widen_##NAME(&c, bl + (o));                                                  \
+    cropkit_widen_##NAME(&d, br + (o));                                                  \
+    cropkit_widen_##NAME(&q, g + (o));                                                   \
+    const cropkit_doubles down = q * ((1 - (w)) * (c - a) + (w) * (d - b));              \
+    const cropkit_doubles along = q * (up * (b - a) + wy * (d - c));
+
+#define CROPKIT_SLOPES_ONE(f, w)                                                         \
+    const double a = tl[f], b = tr[f], c = bl[f], d = br[f], q = g[f];                   \
+    const double down = q * ((1 - (w)) * (c - a) + (w) * (d - b));                       \
+    const double along = q * (up * (b - a) + wy * (d - c));
+
+#define CROPKIT_DEFINE_SLOPES(TAP, NAME)                                                 \
+    static double cropkit_flat_slopes_##NAME(double *restrict across, const TAP *g,      \
+        const TAP *tl, const TAP *tr, const TAP *bl, const TAP *br,                      \
+        const double *weights, double wy, ptrdiff_t n)                                   \
+    {                                                                                    \
+        const double up = 1 - wy;                                                        \
+        double lanes[CROPKIT_LANES];                                                     \
+        cropkit_doubles sums[CROPKIT_LANES / CROPKIT_DOUBLES] = {{0}};                   \
+        ptrdiff_t f = 0;                                                                 \
+        for (; f + CROPKIT_LANES <= n; f += CROPKIT_LANES)                               \
+            for (int k = 0; k < CROPKIT_LANES / CROPKIT_DOUBLES; k++) {                  \
+                const ptrdiff_t o = f + k * CROPKIT_DOUBLES;                             \
+                const cropkit_doubles w = *(const cropkit_doubles *)(weights + o);       \
+                CROPKIT_SLOPES(NAME, o, w)                                               \
+                sums[k] += down;                                                         \
+                *(cropkit_doubles *)(across + o) += along;                               \
+            }                                                                            \
+        memcpy(lanes, sums, sizeof sums);                                                \
+        for (; f < n; f++) {                                                             \
+            CROPKIT_SLOPES_ONE(f, weights[f])                                            \
+            lanes[f % CROPKIT_LANES] += down;                                            \
+            across[f] += along;                                                          \
+        }                                                                                \
+        return cropkit_fold(lanes);                                                      \
+    }                                                                                    \
+                                                                                         \
+    /* Taps at top and bottom, at lo and hi pixels of stride_x values. */                \
+    static double cropkit_deep_slopes_##NAME(double *restrict across, const TAP *g,      \
+        const TAP *top, const TAP *bottom, const ptrdiff_t *lo, const ptrdiff_t *hi,     \
+        ptrdiff_t stride_x, const double *weights, double wy, ptrdiff_t n,               \
+        ptrdiff_t depth)                                                                 \
+    {                                                                                    \
+        const double up = 1 - wy;                                                        \
+        double lanes[CROPKIT_LANES];                                                     \
+        cropkit_doubles sums[CROPKIT_LANES / CROPKIT_DOUBLES] = {{0}};                   \
+        for (ptrdiff_t i = 0; i < n; i++, g += depth, across += CROPKIT_LANES) {         \
+            const TAP *tl = top + lo[i] * stride_x, *tr = top + hi[i] * stride_x;        \
+            const TAP *bl = bottom + lo[i] * stride_x, *br = bottom + hi[i] * stride_x;  \
+            const double w = weights[i];                                                 \
+            cropkit_doubles along_x[CROPKIT_LANES / CROPKIT_DOUBLES];                    \
+            ptrdiff_t f = 0;                                                             \
+            memcpy(along_x, across, sizeof along_x);                                     \
+            for (; f + CROPKIT_LANES <= depth; f += CROPKIT_LANES)                       \
+                for (int k = 0; k < CROPKIT_LANES / CROPKIT_DOUBLES; k++) {              \
+                    CROPKIT_SLOPES(NAME, f + k * CROPKIT_DOUBLES, w)                     \
+                    sums[k] += down;                                                     \
+                    along_x[k] += along;                                                 \
+                }                                                                        \
+            memcpy(across, along_x, sizeof along_x);                                     \
+            if (f < depth) {                                                             \
+                memcpy(lanes, sums, sizeof sums);                                        \
+                for (; f < depth; f++) {                                                 \
+                    CROPKIT_SLOPES_ONE(f, w)                                             \
+                    lanes[f % CROPKIT_LANES] += down;                                    \
+                    across[f % CROPKIT_LANES] += along;                                  \
+                }                                                                        \
+                memcpy(sums, lanes, sizeof sums);                                        \
+            }                                                                            \
+        }                                                                                \
+        memcpy(lanes, sums, sizeof sums);                                                \
+        return cropkit_fold(lanes);                                                      \
+    }
+
+/* Lay the taps of n samples out as a crop row: left ones, right ones. Depth is below 8, and
+ * a loop for each lets the compiler unroll the copies. */
+#define CROPKIT_PICK(DEPTH)                                                              \
+    for (ptrdiff_t i = 0; i < n; i++)                                                    \
+        for (int c = 0; c < DEPTH; c++) {                                                \
+            left[i * DEPTH + c] = row[lo[i] * stride_x + c];                             \
+            right[i * DEPTH + c] = row[hi[i] * stride_x + c];                            \
+        }                                                                                \
+    break;
+
+#define CROPKIT_DEFINE_PICK_TAPS(TAP, NAME, PIXEL, GET3)                                 \
+    static void cropkit_pick_taps_##NAME(TAP *restrict left, TAP *restrict right,        \
+        const TAP *restrict row, const ptrdiff_t *lo, const ptrdiff_t *hi,               \
+        ptrdiff_t stride_x, ptrdiff_t n, ptrdiff_t depth)                                \
+    {                                                                                    \
+        switch (depth) {                                                                 \
+        case 1: CROPKIT_PICK(1)                                                          \
+        case 2: CROPKIT_PICK(2)                                                          \
+        case 3: /* A store writes one value too many, which the next one mends. */       \
+            for (ptrdiff_t i = 0; i < n - 1; i++) {                                      \
+                PIXEL a, b;                                                              \
+                GET3(a, row + lo[i] * stride_x);                                         \
+                GET3(b, row + hi[i] * stride_x);                                         \
+                *(PIXEL *)(left + 3 * i) = a;                                            \
+                *(PIXEL *)(right + 3 * i) = b;                                           \
+            }                                                                            \
+            memcpy(left + 3 * (n - 1), row + lo[n - 1] * stride_x, 3 * sizeof(TAP));     \
+            memcpy(right + 3 * (n - 1), row + hi[n - 1] * stride_x, 3 * sizeof(TAP));    \
+            break;                                                                       \
+        case 4: CROPKIT_PICK(4)                                                          \
+        default: CROPKIT_PICK(depth)                                                     \
+        }                                                                                \
+    }
+
+CROPKIT_DEFINE_PICK_TAPS(float, f32, cropkit_pixel_f32, CROPKIT_GET3_F32)
+CROPKIT_DEFINE_PICK_TAPS(double, f64, cropkit_pixel_f64, CROPKIT_GET3_F64)
+
+CROPKIT_DEFINE_SLOPES(float, f32)
+CROPKIT_DEFINE_SLOPES(double, f64)
+
+#endif

@@ -1,0 +1,824 @@
+# The gradients' kernels, included after _forward.pxi by each instruction set's module.
+#
+# Image gradient. A task owns a band of rows of one image: it walks the boxes of that
+# image in order, adds to its rows only, and writes them to `out` once. So every element
+# gets its additions in the order of the boxes, of the crop's rows and of its columns,
+# however many threads there are, and one box in one image is work for all of them:
+#
+#     crop row --(add, in order)--> rows of the band, in cache --(cast, stream)--> out
+#
+# Box gradient. A task sums some rows of one crop in float64; the sums of a crop's tasks
+# are added up in order. How a crop is cut does not depend on the threads.
+
+from libc.stdlib cimport calloc
+from libc.string cimport memset
+from cropkit._kernels._sampling cimport sample_span, samples_reading
+
+cdef extern from "_backward.h" nogil:
+    ctypedef void (*cropkit_store_float)(
+        char*, const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+    const cropkit_store_float* cropkit_stores
+    void cropkit_store_float64(
+        char*, const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
+    void cropkit_scatter_f32(
+        float*, float*, const float*, Py_ssize_t, const Py_ssize_t*, const Py_ssize_t*,
+        const float*, float, Py_ssize_t, Py_ssize_t) noexcept
+    void cropkit_scatter_f64(
+        double*, double*, const double*, Py_ssize_t, const Py_ssize_t*, const Py_ssize_t*,
+        const double*, double, Py_ssize_t, Py_ssize_t) noexcept
+    void cropkit_drop_f32(
+        float*, const float*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t, Py_ssize_t) noexcept
+    void cropkit_drop_f64(
+        double*, const double*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t, Py_ssize_t) noexcept
+    void cropkit_pack_f32(float*, const float*, Py_ssize_t, Py_ssize_t) noexcept
+    void cropkit_pack_f64(double*, const double*, Py_ssize_t, Py_ssize_t) noexcept
+    void cropkit_put(char*, const char*, Py_ssize_t, int) noexcept
+    void cropkit_pick_taps_f32(
+        float*, float*, const float*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
+        Py_ssize_t, Py_ssize_t) noexcept
+    void cropkit_pick_taps_f64(
+        double*, double*, const double*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
+        Py_ssize_t, Py_ssize_t) noexcept
+    const int CROPKIT_LANES
+    double cropkit_lane_sum(const double*, Py_ssize_t) noexcept
+    double cropkit_flat_slopes_f32(
+        double*, const float*, const float*, const float*, const float*, const float*,
+        const double*, double, Py_ssize_t) noexcept
+    double cropkit_flat_slopes_f64(
+        double*, const double*, const double*, const double*, const double*, const double*,
+        const double*, double, Py_ssize_t) noexcept
+    double cropkit_deep_slopes_f32(
+        double*, const float*, const float*, const float*, const Py_ssize_t*,
+        const Py_ssize_t*, Py_ssize_t, const double*, double, Py_ssize_t, Py_ssize_t) noexcept
+    double cropkit_deep_slopes_f64(
+        double*, const double*, const double*, const double*, const Py_ssize_t*,
+        const Py_ssize_t*, Py_ssize_t, const double*, double, Py_ssize_t, Py_ssize_t) noexcept
+
+cdef enum:
+    # A band stays in a core's own cache, with the crop rows that pass by. Where there are
+    # few rows, bands are cut until there is enough to share out; thinner than this, the
+    # crop rows that two bands read cost more than that.
+    BAND_BYTES = 1 << 20
+    BAND_ROWS_MIN = 4
+    BANDS_PER_THREAD = 6
+    Y_TABLE = 64            # crop rows tabulated at a time
+    # Part of the box gradient's contract: how many values of a crop are summed before the
+    # sums are added to the box's (at least one row).
+    CHUNK_VALUES = 1 << 16
+    # A crop row of 2**40 values exists only as a broadcast view; its scratch rows could
+    # not be counted.
+    ROW_BITS = 40
+
+
+cdef struct Bands:
+    char* data
+    Py_ssize_t batch, height, width, depth
+    Py_ssize_t stride_b, stride_y, stride_x, stride_c   # bytes
+    Py_ssize_t itemsize
+    Py_ssize_t pixel        # values that a pixel takes in a band: 4 for depth 2 and 3
+    Py_ssize_t rows         # rows of a band
+    int code
+    bint packed             # a row of `out` is one run
+    bint nearest, stream
+
+
+cdef struct BandScratch:
+    void* rows              # the touched rectangle of the band, row by row
+    void* sink              # takes what a crop row adds to a row of another band
+    Py_ssize_t* y_lo
+    Py_ssize_t* y_hi
+    void* y_weight
+    Py_ssize_t* x_lo
+    Py_ssize_t* x_hi
+    void* x_weight
+    void* loaded            # a crop row as reals
+    char* raw               # a crop row, native and aligned
+    void* line              # a finished row without padding
+
+
+cdef struct Rectangle:
+    Py_ssize_t top, bottom, left, right     # rows and columns, the ends excluded
+
+
+cdef struct Span:
+    Py_ssize_t box
+    Py_ssize_t low, high    # the image rows that it reads at most
+    # A copy, since what the band has room for is decided by what is read first, and
+    # another thread may write to the caller's array. Exact: a float32 is a double.
+    double[4] edges
+
+
+cdef struct Grouped:
+    Py_ssize_t* images      # each box's, a copy for the same reason
+    Py_ssize_t* starts      # of each image's boxes in `spans`
+    Span* spans
+
+
+# ---- image gradient: one band --------------------------------------------------------
+
+
+cdef Py_ssize_t carve_band(
+    BandScratch* s, char* base, const Image* grads, const Bands* bands, Py_ssize_t real_size,
+) noexcept nogil:
+    """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
+    cdef Py_ssize_t n = grads.width, row = bands.width * bands.pixel * real_size
+    cdef Py_ssize_t at = 0
+    at = place(base, &s.rows, at, bands.rows * row)
+    at = place(base, &s.sink, at, row)
+    at = place(base, <void**>&s.y_lo, at, Y_TABLE * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.y_hi, at, Y_TABLE * sizeof(Py_ssize_t))
+    at = place(base, &s.y_weight, at, Y_TABLE * real_size)
+    at = place(base, <void**>&s.x_lo, at, n * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.x_hi, at, n * sizeof(Py_ssize_t))
+    at = place(base, &s.x_weight, at, n * real_size)
+    at = place(base, &s.loaded, at, n * grads.depth * real_size)
+    at = place(base, <void**>&s.raw, at, n * grads.depth * grads.itemsize)
+    return place(base, &s.line, at, row)
+
+
+cdef bint touched(
+    const real* unused, const Span* begin, const Span* end, const Image* grads,
+    const Bands* bands, Py_ssize_t row_begin, Py_ssize_t row_end, Rectangle* area,
+) noexcept nogil:
+    """Bound what an image's boxes add to in a band; False if that is nothing.
+
+    `unused` is there for its type.
+    """
+    cdef Py_ssize_t left, right
+    cdef const Span* span = begin
+    area.top = row_end
+    area.bottom = row_begin
+    area.left = bands.width
+    area.right = 0
+    while span < end:
+        if span.low < row_end and span.high >= row_begin and sample_span(
+            <real>span.edges[1], <real>span.edges[3], bands.width, grads.width, &left, &right
+        ):
+            area.top = min(area.top, max(span.low, row_begin))
+            area.bottom = max(area.bottom, min(span.high + 1, row_end))
+            area.left = min(area.left, left)
+            area.right = max(area.right, right + 1)
+        span += 1
+    return area.top < area.bottom
+
+
+cdef void add_crop(
+    const real* unused, const Span* span, const Image* grads, const Bands* bands,
+    const Rectangle* area, const BandScratch* s,
+) noexcept nogil:
+    """Add one crop to the rows of the band, as far as it touches them."""
+    cdef const char* crop = grads.data + span.box * grads.stride_b
+    cdef real y1 = <real>span.edges[0], x1 = <real>span.edges[1]
+    cdef real y2 = <real>span.edges[2], x2 = <real>span.edges[3]
+    cdef Py_ssize_t begin, end, chunk, chunk_end, y, y_first, y_last, lo, hi, i
+    cdef Py_ssize_t first = 0, last = 0, step = grads.depth, ahead, ahead_bytes
+    cdef Py_ssize_t row_size = (area.right - area.left) * bands.pixel
+    cdef bint direct = holds_reals(<real*>NULL, grads)
+    cdef real* rows = <real*>s.rows
+    cdef real* top
+    cdef real* bottom
+    cdef real* x_weight = <real*>s.x_weight
+    cdef real* y_weight = <real*>s.y_weight
+    cdef const real* g
+    samples_reading(
+        y1, y2, bands.height, grads.height, area.top, area.bottom - 1, &begin, &end)
+    if begin >= end:
+        return
+    sample_axis(
+        x1, x2, bands.width, grads.width, 0, grads.width, bands.nearest,
+        s.x_lo, s.x_hi, x_weight, &first, &last)
+    if first == last:
+        return
+    for i in range(first, last):
+        s.x_lo[i] = (s.x_lo[i] - area.left) * bands.pixel
+        s.x_hi[i] = (s.x_hi[i] - area.left) * bands.pixel
+    if direct:
+        step = grads.stride_x // <Py_ssize_t>sizeof(real)
+    ahead = first * grads.stride_x
+    ahead_bytes = (last - first) * grads.stride_x
+    chunk = begin
+    while chunk < end:
+        chunk_end = min(chunk + Y_TABLE, end)
+        sample_axis(
+            y1, y2, bands.height, grads.height, chunk, chunk_end, bands.nearest,
+            s.y_lo, s.y_hi, y_weight, &y_first, &y_last)
+        for y in range(y_first, y_last):
+            lo = s.y_lo[y - chunk]
+            hi = s.y_hi[y - chunk]
+            top = bottom = <real*>s.sink
+            if area.top <= lo < area.bottom:
+                top = rows + (lo - area.top) * row_size
+            if area.top <= hi < area.bottom:
+                bottom = rows + (hi - area.top) * row_size
+            if top == bottom and lo != hi or top == <real*>s.sink and bands.nearest:
+                continue
+            if y + 1 < y_last:
+                cropkit_prefetch(crop + (y + 1) * grads.stride_y + ahead, ahead_bytes)
+            if direct:
+                g = <const real*>(crop + y * grads.stride_y + first * grads.stride_x)
+            else:
+                load_pixels(
+                    <real*>s.loaded, crop + y * grads.stride_y, grads, NULL, first,
+                    last - first, s.raw)
+                g = <const real*>s.loaded
+            if bands.nearest:
+                if real is float:
+                    cropkit_drop_f32(top, g, step, s.x_lo + first, last - first, grads.depth)
+                else:
+                    cropkit_drop_f64(top, g, step, s.x_lo + first, last - first, grads.depth)
+            elif real is float:
+                cropkit_scatter_f32(
+                    top, bottom, g, step, s.x_lo + first, s.x_hi + first, x_weight + first,
+                    y_weight[y - chunk], last - first, grads.depth)
+            else:
+                cropkit_scatter_f64(
+                    top, bottom, g, step, s.x_lo + first, s.x_hi + first, x_weight + first,
+                    y_weight[y - chunk], last - first, grads.depth)
+        chunk = chunk_end
+
+
+cdef void store(
+    const real* src, char* dst, const Bands* bands, Py_ssize_t n, void* line,
+) noexcept nogil:
+    """Write n pixels of a band to `out`, zeros where `src` is NULL."""
+    cdef int own_code
+    if src != NULL and bands.pixel != bands.depth:
+        if real is float:
+            cropkit_pack_f32(<float*>line, src, n, bands.depth)
+        else:
+            cropkit_pack_f64(<double*>line, src, n, bands.depth)
+        src = <const real*>line
+    if real is float:
+        own_code = CROPKIT_float32
+    else:
+        own_code = CROPKIT_float64
+    if bands.packed and (src == NULL or bands.code == own_code):
+        cropkit_put(dst, <const char*>src, n * bands.depth * bands.itemsize, bands.stream)
+    elif real is float:
+        cropkit_stores[bands.code](dst, src, n, bands.stride_x, bands.depth, bands.stride_c)
+    else:
+        cropkit_store_float64(dst, src, n, bands.stride_x, bands.depth, bands.stride_c)
+
+
+cdef void clear_rows(
+    const real* unused, char* out, Py_ssize_t begin, Py_ssize_t end, const Bands* bands,
+) noexcept nogil:
+    """Write zeros to rows of `out`, the image's; rows that adjoin are one run."""
+    cdef Py_ssize_t y
+    if begin >= end:
+        return
+    if bands.packed and bands.stride_y == bands.width * bands.depth * bands.itemsize:
+        cropkit_put(
+            out + begin * bands.stride_y, NULL, (end - begin) * bands.stride_y, bands.stream)
+        return
+    for y in range(begin, end):
+        store(<const real*>NULL, out + y * bands.stride_y, bands, bands.width, NULL)
+
+
+cdef void write_band(
+    char* out, Py_ssize_t row_begin, Py_ssize_t row_end, const Bands* bands,
+    const Rectangle* area, const BandScratch* s, const real* rows,
+) noexcept nogil:
+    """Write a band to `out`, the image's: the touched rectangle, and zeros around it."""
+    cdef Py_ssize_t y, row_size = (area.right - area.left) * bands.pixel
+    cdef char* row
+    clear_rows(<real*>NULL, out, row_begin, area.top, bands)
+    for y in range(area.top, area.bottom):
+        row = out + y * bands.stride_y
+        if area.left > 0:
+            store(<const real*>NULL, row, bands, area.left, NULL)
+        store(
+            rows + (y - area.top) * row_size, row + area.left * bands.stride_x, bands,
+            area.right - area.left, s.line)
+        if area.right < bands.width:
+            store(
+                <const real*>NULL, row + area.right * bands.stride_x, bands,
+                bands.width - area.right, NULL)
+    clear_rows(<real*>NULL, out, area.bottom, row_end, bands)
+
+
+cdef void run_band(
+    const real* unused, Py_ssize_t task, Py_ssize_t bands_per_image, const Grouped* grouped,
+    const Image* grads, const Bands* bands, char* scratch,
+) noexcept nogil:
+    cdef BandScratch s
+    cdef Rectangle area
+    cdef Py_ssize_t n = task // bands_per_image
+    cdef Py_ssize_t row_begin = (task % bands_per_image) * bands.rows
+    cdef Py_ssize_t row_end = min(row_begin + bands.rows, bands.height)
+    cdef const Span* span = grouped.spans + grouped.starts[n]
+    cdef const Span* end = grouped.spans + grouped.starts[n + 1]
+    cdef char* out = bands.data + n * bands.stride_b
+    cdef uint64_t saved = cropkit_enter(sizeof(real) == sizeof(float))
+    carve_band(
+        &s, <char*>((<size_t>scratch + LINE - 1) // LINE * LINE), grads, bands, sizeof(real))
+    if touched(<real*>NULL, span, end, grads, bands, row_begin, row_end, &area):
+        memset(
+            s.rows, 0, (area.bottom - area.top) * (area.right - area.left) * bands.pixel
+            * sizeof(real))
+        while span < end:
+            if span.low < area.bottom and span.high >= area.top:
+                add_crop(<real*>NULL, span, grads, bands, &area, &s)
+            span += 1
+        write_band(out, row_begin, row_end, bands, &area, &s, <const real*>s.rows)
+    else:
+        clear_rows(<real*>NULL, out, row_begin, row_end, bands)
+    cropkit_leave(saved)
+    if bands.stream:
+        cropkit_stream_fence()
+
+
+# ---- image gradient: all bands -------------------------------------------------------
+
+
+cdef void group(
+    Grouped* grouped, const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices,
+    const Image* grads, const Bands* bands,
+) noexcept nogil:
+    """List each image's boxes in order, with the rows they read; `starts` is zero."""
+    cdef Py_ssize_t i, n, num_boxes = boxes.shape[0]
+    cdef int k
+    cdef Py_ssize_t* starts = grouped.starts
+    cdef Span* span
+    cdef uint64_t saved = cropkit_enter(sizeof(real) == sizeof(float))
+    for i in range(num_boxes):
+        n = box_indices[i]
+        grouped.images[i] = n
+        if 0 <= n < bands.batch:
+            starts[n + 2] += 1
+    for n in range(bands.batch):
+        starts[n + 2] += starts[n + 1]
+    # starts[n + 1] is where image n begins, and moves on to its end as its boxes come.
+    for i in range(num_boxes):
+        n = grouped.images[i]
+        if 0 <= n < bands.batch:
+            span = &grouped.spans[starts[n + 1]]
+            starts[n + 1] += 1
+            span.box = i
+            for k in range(4):
+                span.edges[k] = boxes[i, k]
+            if not sample_span(
+                <real>span.edges[0], <real>span.edges[2], bands.height, grads.height,
+                &span.low, &span.high
+            ):
+                span.low = bands.height
+                span.high = -1
+    cropkit_leave(saved)
+
+
+def crop_and_resize_grad_image(
+    cnp.ndarray grads, int code, bint swapped, const real[:, ::1] boxes,
+    const Py_ssize_t[::1] box_indices, cnp.ndarray out, int out_code, bint nearest,
+    int num_threads, bint stream,
+):
+    """Fill `out`. The caller has checked everything; see ``_cpu.py``.
+
+    Parameters
+    ----------
+    grads : ndarray, shape (num_boxes, crop_height, crop_width, depth)
+        Any strides, alignment and byte order.
+    code : int
+        The position of its dtype in ``PIXEL_TYPES``.
+    swapped : bool
+        Whether its byte order is not the machine's.
+    boxes : ndarray, shape (num_boxes, 4)
+        Normalized; float32 or float64, which is the type of all arithmetic.
+    box_indices : ndarray of intp, shape (num_boxes,)
+    out : ndarray, shape (batch, height, width, depth)
+        Native; any strides and alignment; not empty. float64 if and only if `boxes` is.
+    out_code : int
+    nearest : bool
+    num_threads : int
+        Size of the team; 1 starts none.
+    stream : bool
+        Use streaming stores.
+
+    Raises
+    ------
+    MemoryError
+        There is no memory for the bands.
+    KeyboardInterrupt
+        A signal arrived; `out` is then partly filled.
+    """
+    cdef Image crops = read_image(grads, code, swapped)
+    cdef Bands bands
+    cdef BandScratch unused
+    cdef Grouped grouped
+    cdef Py_ssize_t num_boxes = boxes.shape[0], row_bytes, rows, shares, bands_per_image
+    cdef Py_ssize_t tasks, task, begin, end, round_tasks, scratch_size
+    cdef char* scratch = NULL
+
+    bands.data = <char*>cnp.PyArray_DATA(out)
+    bands.batch, bands.height, bands.width, bands.depth = (
+        out.shape[0], out.shape[1], out.shape[2], out.shape[3])
+    bands.stride_b, bands.stride_y, bands.stride_x, bands.stride_c = (
+        out.strides[0], out.strides[1], out.strides[2], out.strides[3])
+    bands.itemsize = cnp.PyArray_ITEMSIZE(out)
+    bands.code = out_code
+    bands.nearest = nearest
+    bands.stream = stream
+    bands.pixel = 4 if 2 <= bands.depth <= 3 else bands.depth
+    bands.packed = (
+        (bands.depth == 1 or bands.stride_c == bands.itemsize)
+        and (bands.width == 1 or bands.stride_x == bands.depth * bands.itemsize))
+
+    if (crops.width * crops.depth) >> ROW_BITS:
+        raise MemoryError(f"no memory for crop rows of {crops.width * crops.depth} values")
+    row_bytes = bands.width * bands.pixel * <Py_ssize_t>sizeof(real)
+    rows = max(1, BAND_BYTES // row_bytes)
+    if num_threads > 1:
+        shares = (BANDS_PER_THREAD * num_threads + bands.batch - 1) // bands.batch
+        rows = min(rows, max(BAND_ROWS_MIN, (bands.height + shares - 1) // shares))
+    bands.rows = min(rows, bands.height)
+    bands_per_image = (bands.height + bands.rows - 1) // bands.rows
+    tasks = bands.batch * bands_per_image
+    round_tasks = ROUND_VALUES // (
+        (cnp.PyArray_SIZE(out) + cnp.PyArray_SIZE(grads)) // tasks + 1)
+    num_threads = <int>min(num_threads, tasks)
+    round_tasks = max(num_threads, round_tasks) * num_threads
+
+    scratch_size = carve_band(&unused, NULL, &crops, &bands, sizeof(real))
+    grouped.images = NULL
+    grouped.starts = NULL
+    grouped.spans = NULL
+    try:
+        scratch = <char*>malloc(num_threads * scratch_size + LINE)
+        if scratch == NULL:
+            raise MemoryError(
+                f"no memory for {num_threads} threads' bands of {scratch_size} bytes")
+        grouped.starts = <Py_ssize_t*>calloc(bands.batch + 2, sizeof(Py_ssize_t))
+        grouped.spans = <Span*>malloc(num_boxes * sizeof(Span))
+        grouped.images = <Py_ssize_t*>malloc(num_boxes * sizeof(Py_ssize_t))
+        if grouped.images == NULL or grouped.starts == NULL or grouped.spans == NULL:
+            raise MemoryError(f"no memory for the order of {num_boxes} boxes")
+        group(&grouped, boxes, box_indices, &crops, &bands)
+
+        begin = 0
+        while begin < tasks:
+            end = tasks if tasks - begin <= round_tasks else begin + round_tasks
+            with nogil:
+                if num_threads == 1:
+                    for task in range(begin, end):
+                        run_band(<real*>NULL, task, bands_per_image, &grouped, &crops, &bands,
+                                 scratch)
+                else:
+                    for task in prange(begin, end, schedule="dynamic", num_threads=num_threads):
+                        run_band(<real*>NULL, task, bands_per_image, &grouped, &crops, &bands,
+                                 scratch + threadid() * scratch_size)
+            begin = end
+            if begin < tasks:
+                PyErr_CheckSignals()
+    finally:
+        free(grouped.spans)
+        free(grouped.starts)
+        free(grouped.images)
+        free(scratch)
+
+
+# ---- box gradient --------------------------------------------------------------------
+
+
+cdef struct SumScratch:
+    Py_ssize_t* y_lo
+    Py_ssize_t* y_hi
+    void* y_weight
+    Py_ssize_t* x_lo
+    Py_ssize_t* x_hi
+    void* x_weight
+    double* row_weight      # the weights in float64: of rows, of columns, of values
+    double* column_weight
+    double* value_weight
+    double* across          # sums of g times the slope along x, of a row's values or lanes
+    double* columns         # the same, of every column
+    double* moments
+    Py_ssize_t* left        # where a pixel's taps are in `taps`
+    Py_ssize_t* right
+    void* taps[2]           # of two source rows: left, then right, each as a crop row
+    void* loaded            # a crop row
+    char* raw
+
+
+cdef struct Chunk:
+    Py_ssize_t begin                # the crop row of the tables' first entry
+    Py_ssize_t y_first, y_last      # inside rows of this chunk
+    Py_ssize_t x_first, x_last      # inside columns
+
+
+cdef Py_ssize_t carve_sums(
+    SumScratch* s, char* base, const Image* grads, const Image* image, Py_ssize_t rows,
+) noexcept nogil:
+    """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
+    cdef Py_ssize_t n = grads.width, values = n * grads.depth, at = 0, i
+    cdef Py_ssize_t lanes = n * min(grads.depth, CROPKIT_LANES)
+    at = place(base, <void**>&s.y_lo, at, rows * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.y_hi, at, rows * sizeof(Py_ssize_t))
+    at = place(base, &s.y_weight, at, rows * sizeof(double))
+    at = place(base, <void**>&s.x_lo, at, n * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.x_hi, at, n * sizeof(Py_ssize_t))
+    at = place(base, &s.x_weight, at, n * sizeof(double))
+    at = place(base, <void**>&s.row_weight, at, rows * sizeof(double))
+    at = place(base, <void**>&s.column_weight, at, n * sizeof(double))
+    at = place(base, <void**>&s.value_weight, at, lanes * sizeof(double))
+    at = place(base, <void**>&s.across, at, lanes * sizeof(double))
+    at = place(base, <void**>&s.columns, at, n * sizeof(double))
+    at = place(base, <void**>&s.moments, at, n * sizeof(double))
+    at = place(base, <void**>&s.left, at, n * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.right, at, n * sizeof(Py_ssize_t))
+    for i in range(2):
+        at = place(base, &s.taps[i], at, 2 * values * sizeof(double))
+    at = place(base, &s.loaded, at, values * sizeof(double))
+    return place(base, <void**>&s.raw, at, values * max(grads.itemsize, image.itemsize))
+
+
+cdef void tabulate(
+    const real* box, Py_ssize_t end, const Image* grads, const Image* image,
+    const SumScratch* s, Chunk* chunk,
+) noexcept nogil:
+    """Make the tables of crop rows from ``chunk.begin`` to `end`: the forward kernel's."""
+    cdef Py_ssize_t i, c, depth = grads.depth
+    cdef real* weight = <real*>s.y_weight
+    sample_axis(
+        box[0], box[2], image.height, grads.height, chunk.begin, end, False,
+        s.y_lo, s.y_hi, weight, &chunk.y_first, &chunk.y_last)
+    for i in range(chunk.y_first - chunk.begin, chunk.y_last - chunk.begin):
+        s.row_weight[i] = weight[i]
+    weight = <real*>s.x_weight
+    sample_axis(
+        box[1], box[3], image.width, grads.width, 0, grads.width, False,
+        s.x_lo, s.x_hi, weight, &chunk.x_first, &chunk.x_last)
+    for i in range(chunk.x_first, chunk.x_last):
+        s.column_weight[i] = weight[i]
+        if depth < CROPKIT_LANES:
+            for c in range(depth):
+                s.value_weight[i * depth + c] = weight[i]
+
+
+cdef void load_taps(
+    real* taps, const char* row, const Image* image, const SumScratch* s, const Chunk* chunk,
+) noexcept nogil:
+    """Lay a source row's taps out as a crop row's inside run: the left ones, the right ones."""
+    cdef Py_ssize_t n = chunk.x_last - chunk.x_first, depth = image.depth
+    cdef Py_ssize_t stride_x = image.stride_x // <Py_ssize_t>sizeof(real)
+    cdef const Py_ssize_t* lo = s.x_lo + chunk.x_first
+    cdef const Py_ssize_t* hi = s.x_hi + chunk.x_first
+    if not holds_reals(<real*>NULL, image):
+        load_pixels(taps + n * depth, row, image, hi, 0, n, s.raw)
+        load_pixels(taps, row, image, lo, 0, n, s.raw)
+    elif real is float:
+        cropkit_pick_taps_f32(
+            taps, taps + n * depth, <const float*>row, lo, hi, stride_x, n, depth)
+    else:
+        cropkit_pick_taps_f64(
+            taps, taps + n * depth, <const double*>row, lo, hi, stride_x, n, depth)
+
+
+cdef const real* fetch_taps(
+    const real* unused, SumScratch* s, Py_ssize_t* tag, Py_ssize_t lo, Py_ssize_t hi,
+    const char* pixels, const Image* image, const Chunk* chunk,
+) noexcept nogil:
+    """Bring the taps of source row `lo` to ``s.taps[0]``; where those of row `hi` are then."""
+    # Also swapped when `lo` is to be made and row 0 is the one that `hi` needs.
+    if lo == tag[1] or (lo != tag[0] and hi == tag[0]):
+        tag[0], tag[1] = tag[1], tag[0]
+        s.taps[0], s.taps[1] = s.taps[1], s.taps[0]
+    if lo != tag[0]:
+        load_taps(<real*>s.taps[0], pixels + lo * image.stride_y, image, s, chunk)
+        tag[0] = lo
+    if hi == lo:
+        return <const real*>s.taps[0]
+    if hi != tag[1]:
+        load_taps(<real*>s.taps[1], pixels + hi * image.stride_y, image, s, chunk)
+        tag[1] = hi
+    return <const real*>s.taps[1]
+
+
+cdef void moments(
+    const double* sums, Py_ssize_t first, Py_ssize_t n, Py_ssize_t length, Py_ssize_t count,
+    double* products, double* low, double* high,
+) noexcept nogil:
+    """Sum over samples, weighted by how far they follow the axis' two edges."""
+    cdef Py_ssize_t i
+    cdef double limit = <double>(length - 1), ratio
+    if count == 1:
+        low[0] = high[0] = sums[0] * (0.5 * limit)
+        return
+    ratio = limit / <double>(count - 1)
+    for i in range(n):
+        products[i] = sums[i] * (limit - <double>(first + i) * ratio)
+    low[0] = cropkit_lane_sum(products, n)
+    for i in range(n):
+        products[i] = sums[i] * (<double>(first + i) * ratio)
+    high[0] = cropkit_lane_sum(products, n)
+
+
+cdef void sum_chunk(
+    const real* unused, const char* crop, const char* pixels, const Image* grads,
+    const Image* image, SumScratch* s, const Chunk* chunk, double* sums,
+) noexcept nogil:
+    """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2]."""
+    cdef Py_ssize_t y, i, lo, hi, depth = grads.depth
+    cdef Py_ssize_t[2] tag
+    cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = n * depth
+    cdef Py_ssize_t lanes = min(depth, CROPKIT_LANES), stride_x = depth
+    cdef bint direct = holds_reals(<real*>NULL, grads) and (
+        grads.width == 1 or grads.stride_x == depth * <Py_ssize_t>sizeof(real))
+    # Deep pixels are read where they are; others are laid out as a crop row first.
+    cdef bint in_place = depth >= CROPKIT_LANES and holds_reals(<real*>NULL, image)
+    cdef const Py_ssize_t* left = s.left
+    cdef const Py_ssize_t* right = s.right
+    cdef const char* row
+    cdef const real* g
+    cdef const real* top
+    cdef const real* bottom
+    cdef double down, up, slope
+    cdef Columns columns
+    columns.lo = s.x_lo + chunk.x_first
+    columns.hi = s.x_hi + chunk.x_first
+    columns.count = n
+    plan_prefetch(image, &columns)
+    tag[0] = tag[1] = -1
+    if in_place:
+        left = s.x_lo + chunk.x_first
+        right = s.x_hi + chunk.x_first
+        stride_x = image.stride_x // <Py_ssize_t>sizeof(real)
+    else:
+        for i in range(n):
+            s.left[i] = i
+            s.right[i] = n + i
+    memset(s.across, 0, n * lanes * sizeof(double))
+    for y in range(chunk.y_first, chunk.y_last):
+        row = crop + y * grads.stride_y
+        g = <const real*>(row + chunk.x_first * grads.stride_x)
+        if not direct:
+            load_pixels(<real*>s.loaded, row, grads, NULL, chunk.x_first, n, s.raw)
+            g = <const real*>s.loaded
+        i = y - chunk.begin
+        lo = s.y_lo[i]
+        hi = s.y_hi[i]
+        if y + 1 < chunk.y_last and columns.ahead_bytes > 0:
+            if s.y_lo[i + 1] != lo and s.y_lo[i + 1] != hi:
+                cropkit_prefetch(
+                    pixels + s.y_lo[i + 1] * image.stride_y + columns.ahead, columns.ahead_bytes)
+            if s.y_hi[i + 1] != lo and s.y_hi[i + 1] != hi:
+                cropkit_prefetch(
+                    pixels + s.y_hi[i + 1] * image.stride_y + columns.ahead, columns.ahead_bytes)
+        if in_place:
+            top = <const real*>(pixels + lo * image.stride_y)
+            bottom = <const real*>(pixels + hi * image.stride_y)
+        else:
+            bottom = fetch_taps(<real*>NULL, s, tag, lo, hi, pixels, image, chunk)
+            top = <const real*>s.taps[0]
+        if depth >= CROPKIT_LANES:
+            if real is float:
+                slope = cropkit_deep_slopes_f32(
+                    s.across, g, top, bottom, left, right, stride_x,
+                    s.column_weight + chunk.x_first, s.row_weight[i], n, depth)
+            else:
+                slope = cropkit_deep_slopes_f64(
+                    s.across, g, top, bottom, left, right, stride_x,
+                    s.column_weight + chunk.x_first, s.row_weight[i], n, depth)
+        elif real is float:
+            slope = cropkit_flat_slopes_f32(
+                s.across, g, top, top + values, bottom, bottom + values,
+                s.value_weight + chunk.x_first * depth, s.row_weight[i], values)
+        else:
+            slope = cropkit_flat_slopes_f64(
+                s.across, g, top, top + values, bottom, bottom + values,
+                s.value_weight + chunk.x_first * depth, s.row_weight[i], values)
+        moments(&slope, y, 1, image.height, grads.height, s.moments, &down, &up)
+        sums[0] += down
+        sums[2] += up
+    for i in range(n):
+        s.columns[i] = cropkit_lane_sum(s.across + i * lanes, lanes)
+    moments(
+        s.columns, chunk.x_first, n, image.width, grads.width, s.moments, &sums[1], &sums[3])
+
+
+cdef void run_chunk(
+    Py_ssize_t task, Py_ssize_t chunks, Py_ssize_t rows, bint single,
+    const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices, const Image* grads,
+    const Image* image, double* sums, char* scratch,
+) noexcept nogil:
+    cdef SumScratch s
+    cdef Chunk chunk
+    cdef Py_ssize_t n = task // chunks, index = box_indices[n]
+    cdef uint64_t saved
+    cdef const char* crop = grads.data + n * grads.stride_b
+    cdef const char* pixels = image.data + index * image.stride_b
+    memset(sums + 4 * task, 0, 4 * sizeof(double))
+    if index < 0 or index >= image.batch:
+        return
+    carve_sums(&s, <char*>((<size_t>scratch + LINE - 1) // LINE * LINE), grads, image, rows)
+    chunk.begin = (task % chunks) * rows
+    # The tables are the forward kernel's, subnormals flushed; the sums flush nothing.
+    saved = cropkit_enter(sizeof(real) == sizeof(float))
+    tabulate(
+        &boxes[n, 0], min(chunk.begin + rows, grads.height), grads, image, &s, &chunk)
+    cropkit_enter(False)
+    if chunk.y_first < chunk.y_last and chunk.x_first < chunk.x_last:
+        if single:
+            sum_chunk(<const float*>NULL, crop, pixels, grads, image, &s, &chunk, sums + 4 * task)
+        else:
+            sum_chunk(<const double*>NULL, crop, pixels, grads, image, &s, &chunk, sums + 4 * task)
+    cropkit_leave(saved)
+
+
+cdef void add_chunks(
+    const real* unused, const double* sums, Py_ssize_t chunks, char* out,
+    Py_ssize_t num_boxes, Py_ssize_t stride_n, Py_ssize_t stride_k,
+) noexcept nogil:
+    """Add each box's chunks in order and round once."""
+    cdef Py_ssize_t n, k, i
+    cdef double total
+    cdef real rounded
+    cdef uint64_t saved = cropkit_enter(False)
+    for n in range(num_boxes):
+        for k in range(4):
+            total = 0
+            for i in range(chunks):
+                total += sums[4 * (n * chunks + i) + k]
+            rounded = <real>total
+            memcpy(out + n * stride_n + k * stride_k, &rounded, sizeof(real))
+    cropkit_leave(saved)
+
+
+def crop_and_resize_grad_boxes(
+    cnp.ndarray grads, int grads_code, bint grads_swapped, cnp.ndarray image, int code,
+    bint swapped, const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices,
+    cnp.ndarray out, bint single, int num_threads,
+):
+    """Fill `out`. The caller has checked everything; see ``_cpu.py``.
+
+    Parameters
+    ----------
+    grads : ndarray, shape (num_boxes, crop_height, crop_width, depth)
+        Any strides, alignment and byte order; not empty.
+    grads_code : int
+        The position of its dtype in ``PIXEL_TYPES``.
+    grads_swapped : bool
+        Whether its byte order is not the machine's.
+    image : ndarray, shape (batch, height, width, depth)
+        Likewise.
+    code : int
+    swapped : bool
+    boxes : ndarray, shape (num_boxes, 4)
+        Normalized; float32 or float64, which is the type that positions are computed in.
+    box_indices : ndarray of intp, shape (num_boxes,)
+    out : ndarray, shape (num_boxes, 4)
+        The dtype of `boxes`, native; any strides and alignment.
+    single : bool
+        Whether float32 holds every value that the dtypes of `grads` and `image` have.
+    num_threads : int
+        Size of the team; 1 starts none.
+
+    Raises
+    ------
+    MemoryError
+        There is no memory for the sums.
+    KeyboardInterrupt
+        A signal arrived; `out` is then not filled.
+    """
+    cdef Image crops = read_image(grads, grads_code, grads_swapped)
+    cdef Image source = read_image(image, code, swapped)
+    cdef SumScratch unused
+    cdef Py_ssize_t num_boxes = boxes.shape[0], values, rows, chunks
+    cdef Py_ssize_t tasks, task, begin, end, round_tasks, scratch_size
+    cdef char* scratch = NULL
+    cdef double* sums = NULL
+    if (crops.width * crops.depth) >> ROW_BITS:
+        raise MemoryError(f"no memory for crop rows of {crops.width * crops.depth} values")
+    values = crops.width * crops.depth
+    rows = min(crops.height, max(1, CHUNK_VALUES // values))
+    chunks = (crops.height + rows - 1) // rows
+    tasks = num_boxes * chunks
+    round_tasks = max(num_threads, ROUND_VALUES // (rows * values)) * num_threads
+    num_threads = <int>min(num_threads, tasks)
+    scratch_size = carve_sums(&unused, NULL, &crops, &source, rows)
+    try:
+        scratch = <char*>malloc(num_threads * scratch_size + LINE)
+        sums = <double*>malloc(tasks * 4 * sizeof(double))
+        if scratch == NULL or sums == NULL:
+            raise MemoryError(
+                f"no memory for {tasks} sums and {num_threads} threads' rows of "
+                f"{scratch_size} bytes")
+        begin = 0
+        while begin < tasks:
+            end = tasks if tasks - begin <= round_tasks else begin + round_tasks
+            with nogil:
+                if num_threads == 1:
+                    for task in range(begin, end):
+                        run_chunk(task, chunks, rows, single, boxes, box_indices, &crops, &source,
+                                  sums, scratch)
+                else:
+                    for task in prange(begin, end, schedule="dynamic", num_threads=num_threads):
+                        run_chunk(task, chunks, rows, single, boxes, box_indices, &crops, &source,
+                                  sums, scratch + threadid() * scratch_size)
+            begin = end
+            if begin < tasks:
+                PyErr_CheckSignals()
+        add_chunks(
+            <const real*>NULL, sums, chunks, <char*>cnp.PyArray_DATA(out), num_boxes,
+            out.strides[0], out.strides[1])
+    finally:
+        free(sums)
+        free(scratch)
