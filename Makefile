@@ -50,7 +50,7 @@ test-full: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-oracle.s
 lint: $(VENV)/cropkit.stamp $(VENV)/group-lint.stamp ## style, types and stubs
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(VENV)/bin/cython-lint src
+	PATH="$(VENV)/bin:$$PATH" cython-lint src # it runs pycodestyle by its name
 	$(RUN) mypy
 	$(RUN) mypy.stubtest $$($(VENV)/bin/python -c 'from cropkit._cpu import built_instruction_sets as isas; \
 	    print(*(f"cropkit._kernels._{name}" for name in ("features", "openmp", "checks", *isas())))')

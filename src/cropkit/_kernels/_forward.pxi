@@ -79,7 +79,9 @@ cdef struct Order:
     Py_ssize_t box
 
 
-cdef inline Py_ssize_t place(char* base, void** slot, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
+cdef inline Py_ssize_t place(
+    char* base, void** slot, Py_ssize_t at, Py_ssize_t size,
+) noexcept nogil:
     """Give `slot` its `size` bytes at offset `at`; the next free offset, on a cache line."""
     slot[0] = base + at if base != NULL else NULL
     return at + (size + LINE - 1) // LINE * LINE
