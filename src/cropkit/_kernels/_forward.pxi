@@ -33,6 +33,21 @@ cdef extern from "_simd.h" nogil:
         float*, const float*, const float*, float, Py_ssize_t, int, cropkit_carry*) noexcept
     void cropkit_copy_f64(
         double*, const double*, const double*, double, Py_ssize_t, int, cropkit_carry*) noexcept
+
+cdef extern from "_deep.h" nogil:
+    void cropkit_deep_lerp_f32(
+        float*, const float*, const float*, const Py_ssize_t*, const Py_ssize_t*,
+        const float*, float, Py_ssize_t, Py_ssize_t, int, cropkit_carry*) noexcept
+    void cropkit_deep_lerp_f64(
+        double*, const double*, const double*, const Py_ssize_t*, const Py_ssize_t*,
+        const double*, double, Py_ssize_t, Py_ssize_t, int, cropkit_carry*) noexcept
+    void cropkit_deep_pick_f32(
+        float*, const float*, const float*, const Py_ssize_t*, const Py_ssize_t*,
+        const float*, float, Py_ssize_t, Py_ssize_t, int, cropkit_carry*) noexcept
+    void cropkit_deep_pick_f64(
+        double*, const double*, const double*, const Py_ssize_t*, const Py_ssize_t*,
+        const double*, double, Py_ssize_t, Py_ssize_t, int, cropkit_carry*) noexcept
+
 cdef enum:
     LINE = 64   # bytes of a cache line, and of the widest vector
     PAD = 16    # reals that a vector store may write past the end of a scratch row
@@ -190,6 +205,42 @@ cdef inline void write_row(
             cropkit_blend_f64(dst, top, bottom, weight, n, crops.stream, carry)
 
 
+cdef inline void write_deep_row(
+    real* dst, const char* top, const char* bottom, real weight, const Columns* x,
+    const Crops* crops, cropkit_carry* carry,
+) noexcept nogil:
+    """The inside run of a crop row by the route DEEP, from two rows of the image."""
+    cdef const real* x_weight = <const real*>x.weight
+    if real is float:
+        if crops.nearest:
+            cropkit_deep_pick_f32(
+                dst, <const float*>top, <const float*>bottom, x.lo, x.hi, x_weight, weight,
+                x.count, crops.depth, crops.stream, carry)
+        else:
+            cropkit_deep_lerp_f32(
+                dst, <const float*>top, <const float*>bottom, x.lo, x.hi, x_weight, weight,
+                x.count, crops.depth, crops.stream, carry)
+    else:
+        if crops.nearest:
+            cropkit_deep_pick_f64(
+                dst, <const double*>top, <const double*>bottom, x.lo, x.hi, x_weight, weight,
+                x.count, crops.depth, crops.stream, carry)
+        else:
+            cropkit_deep_lerp_f64(
+                dst, <const double*>top, <const double*>bottom, x.lo, x.hi, x_weight, weight,
+                x.count, crops.depth, crops.stream, carry)
+
+
+cdef inline bint rows_shared(const Py_ssize_t* y_lo, Py_ssize_t n, bint nearest) noexcept nogil:
+    """Whether n crop rows read source rows so often that keeping them pays.
+
+    Keeping one costs a store and a load; four taps read at once cost two loads more than
+    rows at hand. They are even where a crop row needs three new rows in four.
+    """
+    cdef Py_ssize_t moved = y_lo[n - 1] - y_lo[0]
+    return not nearest and 4 * max(moved, -moved) < 3 * (n - 1)
+
+
 cdef void crop_tile(
     const real* box, Py_ssize_t image_index, real extrapolation, char* out,
     Py_ssize_t y_begin, Py_ssize_t y_end, Py_ssize_t x_begin, Py_ssize_t x_end,
@@ -235,7 +286,9 @@ cdef void crop_tile(
         x.weight = <real*>x.weight + (x_first - x_begin)
         x.nearest = crops.nearest
         x.lead = phase // <Py_ssize_t>sizeof(real)
-        plan_route(<const real*>box, image, x)
+        plan_route(
+            <const real*>box, image, x,
+            rows_shared(s.y_lo + (y_first - y_begin), y_last - y_first, crops.nearest))
 
     for y in range(y_begin, y_end):
         i = y - y_begin
@@ -246,10 +299,16 @@ cdef void crop_tile(
         else:
             if x.ahead_bytes and y + 1 < y_last:
                 prefetch_rows(&rows, s.y_lo[i + 1], s.y_hi[i + 1], pixels, image, x)
-            bottom = fetch_rows(box, &rows, s.y_lo[i], s.y_hi[i], pixels, image, x)
             fill(line, before, extrapolation)
-            write_row(
-                line + before, <const real*>rows.at[0], bottom, y_weight[i], inside, crops, &carry)
+            if x.route == DEEP:
+                write_deep_row(
+                    line + before, pixels + s.y_lo[i] * image.stride_y,
+                    pixels + s.y_hi[i] * image.stride_y, y_weight[i], x, crops, &carry)
+            else:
+                bottom = fetch_rows(box, &rows, s.y_lo[i], s.y_hi[i], pixels, image, x)
+                write_row(
+                    line + before, <const real*>rows.at[0], bottom, y_weight[i], inside, crops,
+                    &carry)
             fill(line + before + inside, after, extrapolation)
         if not crops.packed:
             cropkit_flush_carry(&carry)

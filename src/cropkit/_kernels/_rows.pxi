@@ -1,6 +1,8 @@
-# One source row, interpolated along x, by one of three routes:
+# One source row, interpolated along x, by one of these routes:
 #
 #     DIRECT   the image already holds reals: lerp straight from it
+#     DEEP     so it does, of many channels, and crop rows share few source rows: none is
+#              interpolated, a crop row is made of its four taps at once
 #     BYTES    uint8, packed, up to four channels: 16-byte windows and byte shuffles
 #     CONVERT  everything else: load the pixels as reals first; when the sampling step is
 #              large, only those that are taps
@@ -14,6 +16,7 @@ cdef extern from "Python.h" nogil:
     const Py_ssize_t PY_SSIZE_T_MIN
 
 cdef extern from "_simd.h" nogil:
+    const int CROPKIT_VECTOR_BYTES
     const int CROPKIT_QUADS
     void cropkit_lerp_bytes(
         float*, const uint8_t*, const int32_t*, const int32_t*, const int32_t*,
@@ -41,6 +44,7 @@ cdef enum:
 
 cdef enum Route:
     DIRECT
+    DEEP
     BYTES
     CONVERT
 
@@ -238,16 +242,19 @@ cdef void plan_prefetch(const Image* image, Columns* x) noexcept nogil:
 
 
 cdef void plan_route(
-    const real* unused, const Image* image, Columns* x,
+    const real* unused, const Image* image, Columns* x, bint shared,
 ) noexcept nogil:
     """Choose the route, and turn the x table into what it reads by.
 
     `unused` is there for its type. On entry, ``lo`` and ``hi`` are columns of the image.
+    `shared` says that crop rows read the same source rows again.
     """
     cdef Py_ssize_t i, stride = image.stride_x // <Py_ssize_t>sizeof(real)
     plan_prefetch(image, x)
     if holds_reals(<real*>NULL, image):
         x.route = DIRECT
+        if not shared and image.depth * sizeof(real) >= CROPKIT_VECTOR_BYTES:
+            x.route = DEEP
         x.last = (image.width - 1) * stride if stride == image.depth else PY_SSIZE_T_MIN
         for i in range(x.count):
             x.lo[i] *= stride

@@ -177,12 +177,16 @@ static const unsigned char cropkit_keep[2 * CROPKIT_VECTOR_BYTES] = {
 #define CROPKIT_DEFINE_ROWS(REAL, SUFFIX)                                                \
     typedef REAL cropkit_vector_##SUFFIX __attribute__((                                 \
         vector_size(CROPKIT_VECTOR_BYTES), aligned(__alignof__(REAL)), may_alias));      \
+    static inline cropkit_vector_##SUFFIX cropkit_between_##SUFFIX(                      \
+        cropkit_vector_##SUFFIX a, cropkit_vector_##SUFFIX b, REAL w)                    \
+    {                                                                                    \
+        return a + (b - a) * w;                                                          \
+    }                                                                                    \
     static inline cropkit_vector_##SUFFIX cropkit_lerp_##SUFFIX(                         \
         const REAL *a, const REAL *b, REAL w)                                            \
     {                                                                                    \
-        const cropkit_vector_##SUFFIX va = *(const cropkit_vector_##SUFFIX *)a;          \
-        const cropkit_vector_##SUFFIX vb = *(const cropkit_vector_##SUFFIX *)b;          \
-        return va + (vb - va) * w;                                                       \
+        return cropkit_between_##SUFFIX(*(const cropkit_vector_##SUFFIX *)a,             \
+            *(const cropkit_vector_##SUFFIX *)b, w);                                     \
     }                                                                                    \
     CROPKIT_DEFINE_ROW(cropkit_blend_##SUFFIX, REAL, cropkit_vector_##SUFFIX,            \
         cropkit_lerp_##SUFFIX(top + i, bottom + i, weight))                              \
@@ -298,9 +302,10 @@ static inline void cropkit_pick_bytes(float *restrict dst, const uint8_t *row,
  *
  * Where neighbouring pixels are adjacent in memory, `last` is the offset of the row's last
  * pixel (else less than any offset), and one load from `lo` may fetch both taps. Two things
- * are minded then: a sample at the last pixel has no right neighbour to read; and where the weight is 0, `hi` is `lo`, and the neighbour must not be
- * used (an infinite one would make a NaN). Other loads read nothing but the pixel: the
- * fourth lane of a three-channel load is masked off. */
+ * are minded then: a sample at the last pixel has no right neighbour to read; and where the
+ * weight is 0, `hi` is `lo`, and the neighbour must not be used (an infinite one would make
+ * a NaN). Other loads read nothing but the pixel: the fourth lane of a three-channel load is
+ * masked off. */
 static inline ptrdiff_t cropkit_lerp_pixels3(float *restrict dst, const float *row,
     const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n, ptrdiff_t last)
 {
