@@ -59,6 +59,9 @@ cdef enum:
     TILE_MAX = 1 << 20
     TILE_ROWS = 1 << 14
     TILES_PER_THREAD = 4
+    # Bytes of the image's rows that tiles in order should read: they, and those of the
+    # tiles before and after, stay in a core's own cache.
+    BAND_ORDER = 1 << 20
     # Values of the result between two looks at signals, per thread: some milliseconds.
     ROUND_VALUES = 1 << 23
 
@@ -89,9 +92,10 @@ cdef struct Rows:
 
 
 cdef struct Order:
+    # A box's row of tiles, with what it is sorted by.
     Py_ssize_t image
-    double top
-    Py_ssize_t box
+    double top      # the first image row that it reads, roughly
+    Py_ssize_t box, row_tile
 
 
 cdef inline Py_ssize_t place(
@@ -319,17 +323,22 @@ cdef void crop_tile(
 # ---- all tiles -----------------------------------------------------------------------
 
 
-cdef void plan_tiles(Crops* crops, int num_threads) noexcept nogil:
-    """Choose the size of a tile, which bounds what a thread needs of scratch."""
-    cdef Py_ssize_t values, wanted
+cdef void plan_tiles(Crops* crops, int num_threads, Py_ssize_t band_rows) noexcept nogil:
+    """Choose the size of a tile, which bounds what a thread needs of scratch.
+
+    Tiles that are to be sorted have about `band_rows` rows, else that is 0.
+    """
+    cdef Py_ssize_t values, wanted, least
     crops.tile_columns = min(crops.width, max(1, TILE_ROW // crops.depth))
     values = crops.tile_columns * crops.depth
+    least = (TILE_MIN + values - 1) // values
     crops.tile_rows = max(1, min(min(crops.height, TILE_ROWS), TILE_MAX // values))
     if crops.count < TILES_PER_THREAD * num_threads:
         wanted = (TILES_PER_THREAD * num_threads + crops.count - 1) // crops.count
         crops.tile_rows = min(
-            crops.tile_rows,
-            max((crops.height + wanted - 1) // wanted, (TILE_MIN + values - 1) // values))
+            crops.tile_rows, max((crops.height + wanted - 1) // wanted, least))
+    if band_rows:
+        crops.tile_rows = min(crops.tile_rows, max(band_rows, least))
     crops.row_tiles = (crops.height + crops.tile_rows - 1) // crops.tile_rows
     crops.column_tiles = (crops.width + crops.tile_columns - 1) // crops.tile_columns
 
@@ -344,16 +353,34 @@ cdef int compare_order(const void* a, const void* b) noexcept nogil:
     return 0
 
 
-cdef Order* sort_boxes(const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices) except NULL:
-    """Order the boxes by image and top edge: neighbours in it read the same cache lines."""
-    cdef Py_ssize_t n, count = boxes.shape[0]
+cdef Order* sort_tiles(
+    const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices, const Image* image,
+    const Crops* crops,
+) except NULL:
+    """Order the tiles by image and the first row they read.
+
+    Neighbours in that order read the same rows: a sweep down each image, in which what
+    several boxes read is fetched into a core's own cache once.
+    """
+    cdef Py_ssize_t n, t, count = crops.count * crops.row_tiles
+    cdef real a, b
     cdef Order* order = <Order*>malloc(count * sizeof(Order))
+    cdef Order* at = order
     if order == NULL:
-        raise MemoryError(f"no memory for the order of {count} boxes")
-    for n in range(count):
-        order[n].image = box_indices[n]
-        order[n].top = min(boxes[n, 0], boxes[n, 2])
-        order[n].box = n
+        raise MemoryError(f"no memory for the order of {count} tiles")
+    for n in range(crops.count):
+        a = boxes[n, 0]
+        b = boxes[n, 2]
+        for t in range(crops.row_tiles):
+            at.image = box_indices[n]
+            at.top = min(
+                position(a, b, image.height, crops.height, t * crops.tile_rows),
+                position(
+                    a, b, image.height, crops.height,
+                    min((t + 1) * crops.tile_rows, crops.height) - 1))
+            at.box = n
+            at.row_tile = t
+            at += 1
     qsort(order, count, sizeof(Order), &compare_order)
     return order
 
@@ -363,14 +390,15 @@ cdef void run_tile(
     const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices, real extrapolation,
     const Image* image, const Crops* crops, char* scratch,
 ) noexcept nogil:
-    """Crop the tile of that number: a box's tiles follow each other, columns fastest."""
+    """Crop the tile of that number: columns fastest, then a box's rows, or as ordered."""
     cdef Scratch s
     cdef uint64_t saved
     cdef Py_ssize_t x = tile % crops.column_tiles * crops.tile_columns
-    cdef Py_ssize_t y = tile // crops.column_tiles % crops.row_tiles * crops.tile_rows
-    cdef Py_ssize_t n = tile // crops.column_tiles // crops.row_tiles
+    cdef Py_ssize_t row = tile // crops.column_tiles
+    cdef Py_ssize_t n = row // crops.row_tiles, y = row % crops.row_tiles * crops.tile_rows
     if order != NULL:
-        n = order[n].box
+        n = order[row].box
+        y = order[row].row_tile * crops.tile_rows
     carve(&s, scratch, image, crops, sizeof(real))
     saved = cropkit_enter(sizeof(real) == sizeof(float))
     crop_tile(
@@ -409,7 +437,7 @@ def crop_and_resize(
     stream : bool
         Use streaming stores.
     in_order : bool
-        Work through the boxes as given, not sorted by image and top edge.
+        Work through the boxes as given, not sorted by where they read.
 
     Raises
     ------
@@ -438,7 +466,8 @@ def crop_and_resize(
         and (crops.width == 1 or crops.stride_x == crops.depth * <Py_ssize_t>sizeof(real)))
     crops.nearest = nearest
     crops.stream = stream
-    plan_tiles(&crops, num_threads)
+    plan_tiles(&crops, num_threads, 0 if in_order else max(1, <Py_ssize_t>(
+        BAND_ORDER / (<double>source.width * <double>(source.depth * source.itemsize)))))
     tiles = crops.count * crops.row_tiles * crops.column_tiles
     round_tiles = max(
         1, ROUND_VALUES // (crops.tile_rows * crops.tile_columns * crops.depth)) * num_threads
@@ -452,7 +481,7 @@ def crop_and_resize(
                 f"no memory for {num_threads} threads' rows of {scratch_size} bytes")
         scratch = <char*>((<size_t>block + LINE - 1) // LINE * LINE)
         if not in_order:
-            order = sort_boxes(boxes, box_indices)
+            order = sort_tiles(boxes, box_indices, &source, &crops)
         begin = 0
         while begin < tiles:
             end = tiles if tiles - begin <= round_tiles else begin + round_tiles

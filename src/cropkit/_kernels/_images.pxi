@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, uint64_t, uint8_t
 cimport numpy as cnp
-from cropkit._kernels._sampling cimport real, sample_axis
+from cropkit._kernels._sampling cimport position, real, sample_axis
 
 cnp.import_array()
 
