@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
 from numpy.typing import NDArray
 
+from cropkit._arrays import device_name
 from cropkit._request import CPU_DEVICE, Request
 
 # Imported where plugins are: it would triple the time of `import cropkit`.
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 GROUP: Final = "cropkit.backends"
 _BUILT_IN: Final = {"cpu": "cropkit._cpu:backend", "reference": "cropkit._reference:backend"}
-_DEVICE_NAMES: Final = {1: "CPU", 2: "CUDA", 4: "OpenCL", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 # What a plugin may raise without taking others along: one that exits too.
 _PLUGIN_ERRORS: Final = (Exception, SystemExit)
 
@@ -38,6 +38,17 @@ class BackendError(RuntimeError):
 @runtime_checkable
 class Backend(Protocol):
     """What computes the operator for arrays on the devices that it knows.
+
+    Boxes and indices are always NumPy arrays, checked, in the CPU's memory: the core has
+    looked at each of them, so it has copied them from wherever they were. Images,
+    gradients and `out` are NumPy arrays for the CPU; on another device they are what the
+    caller's library has there, unconverted.
+
+    Two methods are optional, and of use off the CPU only. ``empty(shape, dtype, like)``
+    allocates a result where the array `like` is, as an array of its library that takes
+    ``array[...] = 0``; a call without ``out=`` needs it. ``synchronize()`` returns when
+    everything that the backend has started is done; the core never calls it, and who
+    compares or times results does.
 
     Attributes
     ----------
@@ -69,10 +80,10 @@ class Backend(Protocol):
     def crop_and_resize(
         self,
         request: Request,
-        image: NDArray[Any],
+        image: Any,
         boxes: NDArray[Any],
         box_indices: NDArray[Any],
-        out: NDArray[Any],
+        out: Any,
     ) -> None:
         """Fill `out`. Everything has been checked, and nothing is empty."""
         ...
@@ -89,10 +100,10 @@ class GradientBackend(Backend, Protocol):
     def grad_image(
         self,
         request: Request,
-        grads: NDArray[Any],
+        grads: Any,
         boxes: NDArray[Any],
         box_indices: NDArray[Any],
-        out: NDArray[Any],
+        out: Any,
     ) -> None:
         """Fill `out`, all of it, with the image's gradient. Nothing is empty."""
         ...
@@ -100,11 +111,11 @@ class GradientBackend(Backend, Protocol):
     def grad_boxes(
         self,
         request: Request,
-        grads: NDArray[Any],
-        image: NDArray[Any],
+        grads: Any,
+        image: Any,
         boxes: NDArray[Any],
         box_indices: NDArray[Any],
-        out: NDArray[Any],
+        out: Any,
     ) -> None:
         """Fill `out` with the boxes' gradient. Nothing is empty."""
         ...
@@ -113,6 +124,7 @@ class GradientBackend(Backend, Protocol):
 # How many arguments each method is called with.
 _METHODS: Final = {"unavailable": 0, "refuses": 1, "crop_and_resize": 5}
 _GRADIENT_METHODS: Final = {"grad_image": 5, "grad_boxes": 6}
+_OPTIONAL_METHODS: Final = {"empty": 3, "synchronize": 0}
 
 
 @dataclass(frozen=True)
@@ -170,11 +182,6 @@ class _Entry:
         return reason
 
 
-def device_name(device_type: int) -> str:
-    """Name of a DLPack device type."""
-    return _DEVICE_NAMES.get(device_type, f"DLPack device type {device_type}")
-
-
 # ---- choosing ------------------------------------------------------------------------
 
 _preferred: ContextVar[_Entry | None] = ContextVar("cropkit_backend", default=None)
@@ -228,6 +235,23 @@ def _choose_by_device(request: Request) -> Backend:
     raise BackendError(
         f"no backend runs on {device_name(request.device_type)} arrays:\n" + "\n".join(reasons)
     )
+
+
+def allocate(backend: Backend, request: Request, like: object) -> Any:
+    """Let `backend` allocate the result of `request`, where the array `like` is.
+
+    Raises
+    ------
+    BackendError
+        It has no method for that.
+    """
+    empty = getattr(backend, "empty", None)
+    if empty is None:
+        raise BackendError(
+            f"backend {backend.name!r} allocates no results on "
+            f"{device_name(request.device_type)}, since it has no method empty: pass out="
+        )
+    return empty(request.result_shape, request.result_dtype, like)
 
 
 def _find(wanted: str | Backend, source: str) -> _Entry:
@@ -397,6 +421,7 @@ def _flaw(backend: object) -> str | None:
         methods = dict(_METHODS)
         if any(hasattr(backend, method) for method in _GRADIENT_METHODS):
             methods |= _GRADIENT_METHODS
+        methods |= {m: n for m, n in _OPTIONAL_METHODS.items() if hasattr(backend, m)}
         for method, count in methods.items():
             flaw = _method_flaw(getattr(backend, method, None), method, count)
             if flaw is not None:

@@ -108,7 +108,8 @@ def crop(photograph: NDArray[np.uint8], region: Region, method: str) -> NDArray[
     _, height, width, _ = photograph.shape
     box = np.array(region.box) / ([height - 1, width - 1] * 2)
     crops = crop_and_resize(photograph, [box], None, region.crop_size, method, OUTSIDE)
-    return np.squeeze(crops, axis=0)
+    only: NDArray[Any] = crops[0]
+    return only
 
 
 def many_boxes() -> NDArray[np.float32]:

@@ -1,13 +1,21 @@
 """The public operators."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from cropkit._backends import Backend, GradientBackend, choose
-from cropkit._request import check_forward, check_grad_boxes, check_grad_image
+from cropkit._arrays import hand_over
+from cropkit._backends import Backend, allocate, choose
+from cropkit._request import (
+    Call,
+    GradBoxesCall,
+    GradImageCall,
+    check_forward,
+    check_grad_boxes,
+    check_grad_image,
+)
 
 
 def crop_and_resize(
@@ -20,10 +28,10 @@ def crop_and_resize(
     name: str | None = None,
     *,
     dtype: DTypeLike | None = None,
-    out: NDArray[Any] | None = None,
+    out: Any = None,
     backend: str | Backend | None = None,
     num_threads: int | None = None,
-) -> NDArray[Any]:
+) -> Any:
     """Cut boxes out of images and resize each to the same size.
 
     The arguments, and with the default `dtype` every bit of the result, are those of
@@ -52,7 +60,7 @@ def crop_and_resize(
         Ignored; there for programs that pass it to TensorFlow.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
         Of the result and of all arithmetic. With float64, nothing is rounded to float32.
-    out : ndarray, shape (num_boxes, crop_height, crop_width, depth), optional
+    out : array, shape (num_boxes, crop_height, crop_width, depth), optional
         Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
         with the inputs.
     backend : str or Backend, optional
@@ -65,8 +73,8 @@ def crop_and_resize(
 
     Returns
     -------
-    ndarray, shape (num_boxes, crop_height, crop_width, depth)
-        The crops; `out` if it was given.
+    array, shape (num_boxes, crop_height, crop_width, depth)
+        The crops, as an array of the image's library; `out` if it was given.
 
     Raises
     ------
@@ -76,7 +84,8 @@ def crop_and_resize(
     IndexError
         An entry of `box_indices` is not an image's index.
     TypeError
-        An argument is of a kind that cannot be used: a complex image, a fractional index.
+        An argument is of a kind that cannot be used: a complex image, a fractional index,
+        a tensor that requires grad.
     MemoryError
         The result would be larger than the memory. Nothing has been allocated.
     BackendError
@@ -91,6 +100,11 @@ def crop_and_resize(
     lerps between columns first, then between rows; nearest rounds halves away from zero.
 
     Boxes so large that a position overflows are extrapolated everywhere.
+
+    Arrays of other libraries are read and returned without a copy in the CPU's memory, and
+    nothing is ever moved to another device but boxes and indices. Gradients do not pass
+    through this function: `cropkit.torch`, `cropkit.jax` and `cropkit.tensorflow`
+    differentiate.
 
     References
     ----------
@@ -115,10 +129,7 @@ def crop_and_resize(
     call = check_forward(
         image, boxes, box_indices, crop_size, method, extrapolation_value, dtype, out, num_threads
     )
-    chosen = choose(call.request, backend)
-    if call.out.size:
-        chosen.crop_and_resize(*call)
-    return call.out
+    return _run(call, image, out, backend)
 
 
 def crop_and_resize_grad_image(
@@ -129,10 +140,10 @@ def crop_and_resize_grad_image(
     method: str = "bilinear",
     *,
     dtype: DTypeLike | None = None,
-    out: NDArray[Any] | None = None,
+    out: Any = None,
     backend: str | Backend | None = None,
     num_threads: int | None = None,
-) -> NDArray[Any]:
+) -> Any:
     """Gradient of `crop_and_resize` with respect to its image.
 
     Every crop pixel adds its gradient to the pixels that it read, with the weights it
@@ -157,7 +168,7 @@ def crop_and_resize_grad_image(
         float64, all arithmetic is float64 and nothing is rounded to float32. Every other
         dtype is summed in float32 and cast once, at the end; a cast to an integer goes
         towards zero, stays within the dtype's limits, and makes NaN 0.
-    out : ndarray, shape `image_size`, optional
+    out : array, shape `image_size`, optional
         Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
         with the inputs. What it held is overwritten, not added to.
     backend : str or Backend, optional
@@ -167,8 +178,8 @@ def crop_and_resize_grad_image(
 
     Returns
     -------
-    ndarray, shape `image_size`
-        The gradient; `out` if it was given.
+    array, shape `image_size`
+        The gradient, as an array of the library of `grads`; `out` if it was given.
 
     Raises
     ------
@@ -220,12 +231,7 @@ def crop_and_resize_grad_image(
            [0.  , 0.  , 1.  ]], dtype=float32)
     """
     call = check_grad_image(grads, boxes, box_indices, image_size, method, dtype, out, num_threads)
-    chosen = cast(GradientBackend, choose(call.request, backend))
-    if call.grads.size and call.out.size:
-        chosen.grad_image(*call)
-    else:
-        call.out[...] = 0
-    return call.out
+    return _run(call, grads, out, backend)
 
 
 def crop_and_resize_grad_boxes(
@@ -236,10 +242,10 @@ def crop_and_resize_grad_boxes(
     *,
     method: str = "bilinear",
     dtype: DTypeLike | None = None,
-    out: NDArray[Any] | None = None,
+    out: Any = None,
     backend: str | Backend | None = None,
     num_threads: int | None = None,
-) -> NDArray[Any]:
+) -> Any:
     """Gradient of `crop_and_resize` with respect to its boxes.
 
     Sums are made in float64, in an order that depends on the sizes alone: the result is
@@ -262,7 +268,7 @@ def crop_and_resize_grad_boxes(
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
         Of the result, and of the positions of the samples: the `dtype` of the forward
         call.
-    out : ndarray, shape (num_boxes, 4), optional
+    out : array, shape (num_boxes, 4), optional
         Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
         with the inputs.
     backend : str or Backend, optional
@@ -272,8 +278,9 @@ def crop_and_resize_grad_boxes(
 
     Returns
     -------
-    ndarray, shape (num_boxes, 4)
-        The gradient with respect to ``[y1, x1, y2, x2]``; `out` if it was given.
+    array, shape (num_boxes, 4)
+        The gradient with respect to ``[y1, x1, y2, x2]``, as an array of the image's library;
+        `out` if it was given.
 
     Raises
     ------
@@ -283,7 +290,8 @@ def crop_and_resize_grad_boxes(
     IndexError
         An entry of `box_indices` is not an image's index.
     TypeError
-        An argument is of a kind that cannot be used: a complex image, a fractional index.
+        An argument is of a kind that cannot be used: a complex image, a fractional index,
+        a tensor that requires grad.
     BackendError
         The backend asked for cannot run this call; the message says why.
 
@@ -318,9 +326,24 @@ def crop_and_resize_grad_boxes(
     array([[0., 5., 0., 5.]], dtype=float32)
     """
     call = check_grad_boxes(grads, image, boxes, box_indices, method, dtype, out, num_threads)
-    chosen = cast(GradientBackend, choose(call.request, backend))
-    if call.grads.size:
-        chosen.grad_boxes(*call)
+    return _run(call, image, out, backend)
+
+
+def _run(
+    call: Call | GradImageCall | GradBoxesCall,
+    like: object,
+    given_out: object,
+    backend: str | Backend | None,
+) -> Any:
+    """Choose a backend, let it fill the result, and return that as `like` is, or as given."""
+    request = call.request
+    chosen = choose(request, backend)
+    if call.out is None:
+        call = call._replace(out=allocate(chosen, request, like))
+    if request.num_boxes and request.image_shape[3]:
+        getattr(chosen, request.operation)(*call)
     else:
         call.out[...] = 0
-    return call.out
+    if given_out is not None:
+        return given_out
+    return call.out if type(like) is np.ndarray else hand_over(call.out, like)

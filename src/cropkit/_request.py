@@ -14,11 +14,14 @@ from typing import Any, Final, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cropkit import _arrays
+from cropkit._arrays import DeviceArray
 from cropkit._kernels import _checks
 
 Method = Literal["bilinear", "nearest"]
 Operation = Literal["crop_and_resize", "grad_image", "grad_boxes"]
 CPU_DEVICE: Final = 1  # DLPack's kDLCPU
+_CPU: Final = (CPU_DEVICE, 0)
 
 IMAGE_DTYPES: Final = (
     "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
@@ -60,7 +63,8 @@ class Request(NamedTuple):
         the result of ``grad_image`` and the sums of ``grad_boxes``, which are float64.
     extrapolation_value : float
     device_type : int
-        DLPack device type of the image; 1 is the CPU.
+        DLPack device type of the image, or of the gradients for ``grad_image``; 1 is the
+        CPU.
     num_threads : int or None
         What the caller asked for.
     operation : {"crop_and_resize", "grad_image", "grad_boxes"}
@@ -95,36 +99,46 @@ class Request(NamedTuple):
             return (self.num_boxes, 4)
         return self.crops_shape
 
+    @property
+    def result_dtype(self) -> np.dtype[Any]:
+        """Dtype of what is computed."""
+        return self.image_dtype if self.operation == "grad_image" else self.dtype
+
+
+# In each of the following, `boxes` and `box_indices` are in the CPU's memory. Everything
+# else is on the request's device, as the caller's library has it, unless that is the CPU;
+# `out` is None there if the backend is to allocate it.
+
 
 class Call(NamedTuple):
     """A request with its checked arrays."""
 
     request: Request
-    image: NDArray[Any]
+    image: Any
     boxes: NDArray[Any]
     box_indices: NDArray[np.intp]
-    out: NDArray[Any]
+    out: Any
 
 
 class GradImageCall(NamedTuple):
     """A request for the image's gradient with its checked arrays."""
 
     request: Request
-    grads: NDArray[Any]
+    grads: Any
     boxes: NDArray[Any]
     box_indices: NDArray[np.intp]
-    out: NDArray[Any]
+    out: Any
 
 
 class GradBoxesCall(NamedTuple):
     """A request for the boxes' gradient with its checked arrays."""
 
     request: Request
-    grads: NDArray[Any]
-    image: NDArray[Any]
+    grads: Any
+    image: Any
     boxes: NDArray[Any]
     box_indices: NDArray[np.intp]
-    out: NDArray[Any]
+    out: Any
 
 
 def check_forward(
@@ -135,7 +149,7 @@ def check_forward(
     method: str,
     extrapolation_value: float,
     dtype: DTypeLike | None,
-    out: NDArray[Any] | None,
+    out: object,
     num_threads: int | None,
 ) -> Call:
     """Check and make canonical the arguments of `cropkit.crop_and_resize`.
@@ -145,32 +159,34 @@ def check_forward(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    _check_method(method)
+    checked_method = _check_method(method)
     result_dtype = _FLOAT32 if dtype is None else _check_dtype(dtype)
     if num_threads is not None:
         num_threads = _check_num_threads(num_threads)
     extrapolation_value = _check_extrapolation_value(extrapolation_value)
     size = _check_crop_size(crop_size)
-    image = _check_image(image)
+    checked = _check_image(image)
     boxes = _check_boxes(boxes, result_dtype)
-    box_indices = _check_box_indices(box_indices, len(boxes), image.shape[0])
+    box_indices = _check_box_indices(box_indices, len(boxes), checked.shape[0])
+    device, own = _place(checked)
+    shape: Any = checked.shape  # here and below, Any and not cast, which takes its time
     request = Request(
-        cast(tuple[int, int, int, int], image.shape),
-        image.dtype,
+        shape,
+        checked.dtype,
         len(boxes),
         size,
-        cast(Method, method),
+        checked_method,
         result_dtype,
         extrapolation_value,
-        CPU_DEVICE,
+        device[0],
         num_threads,
     )
     if out is None:
-        out = _allocate(request.result_shape, result_dtype)
+        out = _allocate((len(boxes), *size, shape[3]), result_dtype, device, image)
     else:
-        _check_out(out, request.result_shape, result_dtype, image=image, boxes=boxes,
-                   box_indices=box_indices)  # fmt: skip
-    return Call(request, image, boxes, box_indices, out)
+        out = _check_out(out, request, device, image=checked, boxes=boxes,
+                         box_indices=box_indices)  # fmt: skip
+    return Call(request, own, boxes, box_indices, out)
 
 
 def check_grad_image(
@@ -180,7 +196,7 @@ def check_grad_image(
     image_size: object,
     method: str,
     dtype: DTypeLike | None,
-    out: NDArray[Any] | None,
+    out: object,
     num_threads: int | None,
 ) -> GradImageCall:
     """Check and make canonical the arguments of `cropkit.crop_and_resize_grad_image`.
@@ -190,26 +206,27 @@ def check_grad_image(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    _check_method(method)
+    checked_method = _check_method(method)
     result_dtype = _FLOAT32 if dtype is None else _check_image_dtype(dtype)
     real = _FLOAT64 if result_dtype == _FLOAT64 else _FLOAT32
     if num_threads is not None:
         num_threads = _check_num_threads(num_threads)
     image_shape = _check_image_size(image_size)
-    grads = _check_grads(grads)
+    checked = _check_grads(grads)
     boxes = _check_boxes(boxes, real)
-    _check_grads_fit(grads, len(boxes), image_shape[3], "image_size")
+    _check_grads_fit(checked, len(boxes), image_shape[3], "image_size")
     box_indices = _check_box_indices(box_indices, len(boxes), image_shape[0])
+    device, own = _place(checked)
     request = Request(
-        image_shape, result_dtype, len(boxes), cast(tuple[int, int], grads.shape[1:3]),
-        cast(Method, method), real, 0.0, CPU_DEVICE, num_threads, "grad_image", grads.dtype,
+        image_shape, result_dtype, len(boxes), cast(tuple[int, int], checked.shape[1:3]),
+        checked_method, real, 0.0, device[0], num_threads, "grad_image", checked.dtype,
     )  # fmt: skip
     if out is None:
-        out = _allocate(image_shape, result_dtype)
+        out = _allocate(image_shape, result_dtype, device, grads)
     else:
-        _check_out(out, image_shape, result_dtype, grads=grads, boxes=boxes,
-                   box_indices=box_indices)  # fmt: skip
-    return GradImageCall(request, grads, boxes, box_indices, out)
+        out = _check_out(out, request, device, grads=checked, boxes=boxes,
+                         box_indices=box_indices)  # fmt: skip
+    return GradImageCall(request, own, boxes, box_indices, out)
 
 
 def check_grad_boxes(
@@ -219,7 +236,7 @@ def check_grad_boxes(
     box_indices: object,
     method: str,
     dtype: DTypeLike | None,
-    out: NDArray[Any] | None,
+    out: object,
     num_threads: int | None,
 ) -> GradBoxesCall:
     """Check and make canonical the arguments of `cropkit.crop_and_resize_grad_boxes`.
@@ -229,47 +246,67 @@ def check_grad_boxes(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    _check_method(method)
+    checked_method = _check_method(method)
     real = _FLOAT32 if dtype is None else _check_dtype(dtype)
     if num_threads is not None:
         num_threads = _check_num_threads(num_threads)
-    grads = _check_grads(grads)
-    image = _check_image(image)
+    crops = _check_grads(grads)
+    checked = _check_image(image)
     boxes = _check_boxes(boxes, real)
-    _check_grads_fit(grads, len(boxes), image.shape[3], "image")
-    box_indices = _check_box_indices(box_indices, len(boxes), image.shape[0])
+    _check_grads_fit(crops, len(boxes), checked.shape[3], "image")
+    box_indices = _check_box_indices(box_indices, len(boxes), checked.shape[0])
+    device, own = _place(checked)
+    _check_device(crops, "grads", device)
     request = Request(
-        cast(tuple[int, int, int, int], image.shape), image.dtype, len(boxes),
-        cast(tuple[int, int], grads.shape[1:3]), cast(Method, method), real, 0.0, CPU_DEVICE,
-        num_threads, "grad_boxes", grads.dtype,
+        cast(tuple[int, int, int, int], checked.shape), checked.dtype, len(boxes),
+        cast(tuple[int, int], crops.shape[1:3]), checked_method, real, 0.0, device[0],
+        num_threads, "grad_boxes", crops.dtype,
     )  # fmt: skip
     if out is None:
-        out = _allocate((len(boxes), 4), real)
+        out = _allocate((len(boxes), 4), real, device, image)
     else:
-        _check_out(out, (len(boxes), 4), real, grads=grads, image=image, boxes=boxes,
-                   box_indices=box_indices)  # fmt: skip
-    return GradBoxesCall(request, grads, image, boxes, box_indices, out)
+        out = _check_out(out, request, device, grads=crops, image=checked, boxes=boxes,
+                         box_indices=box_indices)  # fmt: skip
+    return GradBoxesCall(request, _place(crops)[1], own, boxes, box_indices, out)
 
 
 # ---- one argument each ----------------------------------------------------------------
 
 
-def _as_array(value: object, name: str) -> NDArray[Any]:
-    """Convert to an array without copying one; what cannot be an array is a TypeError."""
-    if type(value) is np.ndarray:
-        return value
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{name}: expected an array: {error}") from None
+def _as_array(value: object, name: str) -> NDArray[Any] | DeviceArray:
+    return value if type(value) is np.ndarray else _arrays.as_array(value, name)
 
 
-def _check_method(value: object) -> None:
+def _as_host_array(value: object, name: str) -> NDArray[Any]:
+    return value if type(value) is np.ndarray else _arrays.as_host_array(value, name)
+
+
+def _place(checked: NDArray[Any] | DeviceArray) -> tuple[tuple[int, int], Any]:
+    """Return the DLPack device of an array, and the array as a backend gets it."""
+    if isinstance(checked, np.ndarray):
+        return _CPU, checked
+    return checked.device, checked.array
+
+
+def _check_device(
+    checked: NDArray[Any] | DeviceArray, name: str, expected: tuple[int, int]
+) -> None:
+    device, _ = _place(checked)
+    if device != expected:
+        # Never moved silently: that would hide what costs most.
+        raise ValueError(
+            f"{name} is on {_arrays.device_name(*device)}: expected "
+            f"{_arrays.device_name(*expected)}, where the other arrays are"
+        )
+
+
+def _check_method(value: object) -> Method:
     if not isinstance(value, str) or value not in _METHODS:
         raise ValueError(f"method={value!r}: expected 'bilinear' or 'nearest'")
+    return cast(Method, value)
 
 
-def _check_image(value: object) -> NDArray[Any]:
+def _check_image(value: object) -> NDArray[Any] | DeviceArray:
     image = _as_array(value, "image")
     if not _is_image_dtype(image.dtype):
         raise TypeError(f"image has dtype {image.dtype}: expected one of {', '.join(IMAGE_DTYPES)}")
@@ -284,7 +321,7 @@ def _check_image(value: object) -> NDArray[Any]:
     return image
 
 
-def _check_grads(value: object) -> NDArray[Any]:
+def _check_grads(value: object) -> NDArray[Any] | DeviceArray:
     grads = _as_array(value, "grads")
     if not _is_image_dtype(grads.dtype):
         raise TypeError(f"grads has dtype {grads.dtype}: expected one of {', '.join(IMAGE_DTYPES)}")
@@ -300,8 +337,10 @@ def _check_grads(value: object) -> NDArray[Any]:
     return grads
 
 
-def _check_grads_fit(grads: NDArray[Any], num_boxes: int, depth: int, source: str) -> None:
-    if len(grads) != num_boxes:
+def _check_grads_fit(
+    grads: NDArray[Any] | DeviceArray, num_boxes: int, depth: int, source: str
+) -> None:
+    if grads.shape[0] != num_boxes:
         raise ValueError(
             f"grads has shape {grads.shape} with {num_boxes} boxes: expected one crop for each box"
         )
@@ -316,7 +355,7 @@ def _is_image_dtype(dtype: np.dtype[Any]) -> bool:
 
 
 def _check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
-    given = _as_array(value, "boxes")
+    given = _as_host_array(value, "boxes")
     if given.dtype.kind not in "fiu" and given.dtype.name != "bfloat16":
         raise TypeError(f"boxes has dtype {given.dtype}: expected real numbers")
     if given.ndim != 2 or given.shape[1] != 4:
@@ -347,7 +386,7 @@ def _check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.
             f"box_indices is None with {num_boxes} boxes and {batch} images: expected an index "
             "for each box unless there is one image, or one box per image"
         )
-    given = _as_array(value, "box_indices")
+    given = _as_host_array(value, "box_indices")
     if given.dtype.kind not in "iu" and not (given.size == 0 and isinstance(value, (list, tuple))):
         raise TypeError(f"box_indices has dtype {given.dtype}: expected integers")
     if given.shape != (num_boxes,):
@@ -406,7 +445,7 @@ def _check_integers(value: object, name: str, count: int, expected: str) -> tupl
 
 def _check_dtype(value: DTypeLike) -> np.dtype[Any]:
     try:
-        dtype = np.dtype(value)
+        dtype = _to_dtype(value)
     except (TypeError, ValueError):
         raise TypeError(f"dtype={value!r}: expected float32 or float64") from None
     if dtype == _FLOAT32:
@@ -418,13 +457,24 @@ def _check_dtype(value: DTypeLike) -> np.dtype[Any]:
 
 def _check_image_dtype(value: DTypeLike) -> np.dtype[Any]:
     try:
-        dtype = np.dtype(value)
+        dtype = _to_dtype(value)
     except (TypeError, ValueError):
         dtype = None
     if dtype is None or not _is_image_dtype(dtype) or not dtype.isnative:
         raise TypeError(
             f"dtype={value!r}: expected one of {', '.join(IMAGE_DTYPES)}, in native byte order"
         )
+    return dtype
+
+
+def _to_dtype(value: Any) -> np.dtype[Any]:
+    """Return a dtype as NumPy's, one of another library too."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)
+    except TypeError:
+        if _arrays.library_of(value) is None:
+            raise
+        return _arrays.numpy_dtype(value)
     return dtype
 
 
@@ -452,7 +502,12 @@ def _check_num_threads(value: int) -> int:
 # ---- the result -----------------------------------------------------------------------
 
 
-def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _allocate(
+    shape: tuple[int, ...], dtype: np.dtype[Any], device: tuple[int, int], like: object
+) -> NDArray[Any] | None:
+    """Allocate the result, for the library of `like`; off the CPU, leave it to the backend."""
+    if device is not _CPU:
+        return None
     # NumPy makes no array whose axes overflow together, not even an empty one.
     size = math.prod(n for n in shape if n) * dtype.itemsize
     if size > 1 << 28 and size > (_memory_bytes() if 0 not in shape else sys.maxsize):
@@ -460,7 +515,7 @@ def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
             f"the result, {shape} {dtype}, is larger than this machine's memory "
             f"({_memory_bytes():.3g} bytes)"
         )
-    return np.empty(shape, dtype)
+    return np.empty(shape, dtype) if type(like) is np.ndarray else _arrays.empty(shape, dtype, like)
 
 
 @cache
@@ -473,23 +528,33 @@ def _memory_bytes() -> int:
 
 
 def _check_out(
-    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], **inputs: NDArray[Any]
-) -> None:
+    out: object, request: Request, device: tuple[int, int], **inputs: NDArray[Any] | DeviceArray
+) -> Any:
     """Check that `out` can be written, and that writing it changes no input."""
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"out is a {type(out).__name__}: expected a numpy.ndarray")
-    if out.shape != shape:
-        raise ValueError(f"out has shape {out.shape}: expected {shape}")
-    if out.dtype != dtype:
-        raise ValueError(f"out has dtype {out.dtype}: expected {dtype}")
-    if not out.flags.writeable:
+        if _arrays.library_of(out) is None:
+            raise TypeError(f"out is a {type(out).__name__}: expected a numpy.ndarray")
+        checked = _arrays.as_array(out, "out")
+    else:
+        checked = out
+    shape, dtype = request.result_shape, request.result_dtype
+    _check_device(checked, "out", device)
+    if checked.shape != shape:
+        raise ValueError(f"out has shape {checked.shape}: expected {shape}")
+    if checked.dtype != dtype:
+        raise ValueError(f"out has dtype {checked.dtype}: expected {dtype}")
+    if not isinstance(checked, np.ndarray):
+        return checked.array  # what its memory is like, its backend knows
+    if not checked.flags.writeable:
         raise ValueError("out is read-only")
-    strides = out.strides
+    strides = checked.strides
     if 0 in strides and any(s == 0 and n > 1 for s, n in zip(strides, shape, strict=True)):
         raise ValueError("out has elements that share memory with each other (a stride is 0)")
     for name, array in inputs.items():
-        if np.may_share_memory(out, array) and _overlap(out, array):
+        assert isinstance(array, np.ndarray)  # on the CPU, like `out`
+        if np.may_share_memory(checked, array) and _overlap(checked, array):
             raise ValueError(f"out overlaps {name}: expected memory of its own")
+    return checked
 
 
 def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:

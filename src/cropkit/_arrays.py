@@ -1,0 +1,288 @@
+"""Arrays of other libraries, in and out by DLPack; none of the libraries is imported here.
+
+In the CPU's memory, an array becomes a NumPy view of its memory, and a result goes back the
+same way: nothing is copied. Elsewhere an array is left as it is, with what the checks must
+know about it, and a backend of its device reads it.
+
+`Library` reads and makes the arrays of any library that follows the array API standard. Its
+subclasses, in the table `_LIBRARIES`, are of those that differ: in what they cannot hand
+out since it must be differentiated or compiled, in how sixteen bits are seen as an integer
+(NumPy knows no bfloat16 of DLPack's), and in what a result must be like.
+"""
+
+import math
+import sys
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# DLPack's numbers of memory that the CPU reads: its own, and what CUDA and ROCm have pinned.
+_HOST_DEVICES: Final = frozenset({1, 3, 11})
+_DEVICE_NAMES: Final = {1: "CPU", 2: "CUDA", 4: "OpenCL", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
+# JAX shares memory that begins at a multiple of this, and copies other.
+_ALIGNMENT: Final = 64
+
+
+class DeviceArray(NamedTuple):
+    """An array that the CPU cannot read, as the checks see it.
+
+    Attributes
+    ----------
+    array : object
+        The array itself, which is what a backend gets.
+    shape : tuple of int
+    dtype : numpy.dtype
+    device : (int, int)
+        DLPack's device type, and the device's number.
+    """
+
+    array: Any
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    device: tuple[int, int]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+# ---- in -------------------------------------------------------------------------------
+
+
+def as_array(value: object, name: str) -> NDArray[Any] | DeviceArray:
+    """See `value`, the argument `name`, as an array, without copying one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no array, or one whose memory is not to be read.
+    """
+    library = library_of(value)
+    try:
+        return np.asarray(value) if library is None else library.view(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array: {error}") from None
+    except (TypeError, AttributeError, BufferError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected an array: {error}") from None
+
+
+def as_host_array(value: object, name: str) -> NDArray[Any]:
+    """See `value` as a NumPy array, copied to the CPU's memory if it is elsewhere."""
+    given = as_array(value, name)
+    if isinstance(given, np.ndarray):
+        return given
+    library = library_of(value)
+    assert library is not None
+    try:
+        return library.to_host(value)
+    except (ValueError, TypeError, AttributeError, BufferError, RuntimeError) as error:
+        raise TypeError(f"{name} cannot be copied to the CPU's memory: {error}") from None
+
+
+def numpy_dtype(dtype: object) -> np.dtype[Any]:
+    """Return NumPy's dtype of the name that any library's dtype has.
+
+    Raises
+    ------
+    TypeError
+        NumPy has none of that name.
+    """
+    name = _name(dtype)
+    return _bfloat16() if name == "bfloat16" else np.dtype(name)
+
+
+def _name(dtype: object) -> str:
+    """``float32`` of NumPy's, TensorFlow's or (``torch.float32``) PyTorch's."""
+    name: object = getattr(dtype, "name", None)
+    return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
+
+
+def _bfloat16() -> np.dtype[Any]:
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        raise TypeError("NumPy's bfloat16 is that of ml_dtypes: pip install ml_dtypes") from None
+    dtype: np.dtype[Any] = np.dtype(bfloat16)
+    return dtype
+
+
+def device_name(device_type: int, number: int = 0) -> str:
+    """Name of a DLPack device type, with the device's number unless it is the first."""
+    name = _DEVICE_NAMES.get(device_type, f"DLPack device type {device_type}")
+    return f"{name} {number}" if number else name
+
+
+# ---- out ------------------------------------------------------------------------------
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: object) -> NDArray[Any]:
+    """Allocate a result that `hand_over` can give to the library of `like`."""
+    library = None if type(like) is np.ndarray else library_of(like)
+    return np.empty(shape, dtype) if library is None else library.empty(shape, dtype)
+
+
+def hand_over(result: Any, like: object) -> Any:
+    """Return `result`, which nobody else holds, as an array of the library of `like`."""
+    library = library_of(like)
+    if library is None or not isinstance(result, np.ndarray):
+        return result
+    return library.adopt(result, like)
+
+
+# ---- libraries ------------------------------------------------------------------------
+
+
+class Library:
+    """What follows the array API standard."""
+
+    def view(self, value: Any) -> NDArray[Any] | DeviceArray:
+        """See the memory of an array."""
+        device_type, number = value.__dlpack_device__()
+        if device_type in _HOST_DEVICES:
+            return self.host_view(value)
+        device = (int(device_type), int(number))
+        return DeviceArray(value, tuple(value.shape), numpy_dtype(value.dtype), device)
+
+    def host_view(self, value: Any) -> NDArray[Any]:
+        """See the memory of an array that the CPU can read."""
+        if _name(value.dtype) == "bfloat16":
+            return np.from_dlpack(self.as_int16(value)).view(_bfloat16())
+        return np.from_dlpack(value)
+
+    def as_int16(self, value: Any) -> Any:
+        """See an array of 16-bit elements as one of integers."""
+        return value.view(np.dtype(np.int16))
+
+    def to_host(self, value: Any) -> NDArray[Any]:
+        """Copy an array to the CPU's memory."""
+        if hasattr(value, "get"):  # CuPy, which does not leave this to DLPack
+            return np.asarray(value.get())
+        return np.from_dlpack(value, device="cpu")
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Allocate memory that `adopt` need not copy."""
+        size = math.prod(shape) * dtype.itemsize
+        memory = np.empty(size + _ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % _ALIGNMENT
+        return memory[start : start + size].view(dtype).reshape(shape)
+
+    def adopt(self, result: NDArray[Any], like: Any) -> Any:
+        """Make an array of this library on the memory of `result`."""
+        namespace = getattr(like, "__array_namespace__", None)
+        return result if namespace is None else namespace().from_dlpack(result)
+
+
+class _Torch(Library):
+    def view(self, value: Any) -> NDArray[Any] | DeviceArray:
+        if value.requires_grad:
+            raise TypeError(
+                "a tensor that requires grad is for cropkit.torch.crop_and_resize, which "
+                "differentiates; detach() gives its values alone"
+            )
+        return super().view(value)
+
+    def host_view(self, value: Any) -> NDArray[Any]:
+        # Not by DLPack: it loses the negative bit of a view (torch 2.13), and what older
+        # releases export may not be written to.
+        if _name(value.dtype) == "bfloat16":
+            view: NDArray[Any] = self.as_int16(value).numpy().view(_bfloat16())
+        else:
+            view = value.numpy()
+        return view
+
+    def as_int16(self, value: Any) -> Any:
+        return value.view(sys.modules["torch"].int16)
+
+    def to_host(self, value: Any) -> NDArray[Any]:
+        return self.host_view(value.cpu())
+
+    def adopt(self, result: NDArray[Any], like: Any) -> Any:
+        torch: Any = sys.modules["torch"]
+        if result.dtype.name == "bfloat16":
+            return torch.from_dlpack(result.view(np.int16)).view(torch.bfloat16)
+        return torch.from_dlpack(result)
+
+
+class _Jax(Library):
+    def view(self, value: Any) -> NDArray[Any] | DeviceArray:
+        if isinstance(value, sys.modules["jax"].core.Tracer):
+            raise TypeError(
+                "what JAX traces is for cropkit.jax.crop_and_resize, which works under jit, "
+                "grad and vmap"
+            )
+        return super().view(value)
+
+    def host_view(self, value: Any) -> NDArray[Any]:
+        # JAX's view as integers is a copy; this is none, and knows bfloat16.
+        return np.asarray(value)
+
+    def to_host(self, value: Any) -> NDArray[Any]:
+        return np.asarray(value)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        if dtype.itemsize == 8 and not sys.modules["jax"].config.jax_enable_x64:
+            raise TypeError(
+                f"dtype={dtype}: JAX would round it to 32 bits; "
+                'jax.config.update("jax_enable_x64", True) allows 64'
+            )
+        return super().empty(shape, dtype)
+
+    def adopt(self, result: NDArray[Any], like: Any) -> Any:
+        if result.dtype.name == "bfloat16":
+            return sys.modules["jax"].device_put(result, may_alias=True)
+        return super().adopt(result, like)
+
+
+class _TensorFlow(Library):
+    def view(self, value: Any) -> NDArray[Any] | DeviceArray:
+        tf: Any = sys.modules["tensorflow"]
+        value = tf.convert_to_tensor(value)  # a variable's value
+        if tf.is_symbolic_tensor(value):
+            raise TypeError(
+                "a tensor of a tf.function is for cropkit.tensorflow.crop_and_resize, which "
+                "works in graphs and under GradientTape"
+            )
+        return super().view(value)
+
+    def as_int16(self, value: Any) -> Any:
+        tf: Any = sys.modules["tensorflow"]
+        return tf.bitcast(value, tf.int16)
+
+    def to_host(self, value: Any) -> NDArray[Any]:
+        return np.asarray(sys.modules["tensorflow"].convert_to_tensor(value).numpy())
+
+    def adopt(self, result: NDArray[Any], like: Any) -> Any:
+        tf: Any = sys.modules["tensorflow"]
+        if result.dtype.name == "bfloat16":
+            return tf.bitcast(self.adopt(result.view(np.int16), like), tf.bfloat16)
+        return tf.experimental.dlpack.from_dlpack(result.__dlpack__())
+
+
+_ARRAY_API: Final = Library()
+# By the package that defines an array's class, or one that it derives from.
+_LIBRARIES: Final[dict[str, Library]] = {
+    "torch": _Torch(),
+    "jax": _Jax(),
+    "jaxlib": _Jax(),
+    "tensorflow": _TensorFlow(),
+}
+
+
+def library_of(value: object) -> Library | None:
+    """Return the library of an array, or None for NumPy and what NumPy converts."""
+    kind: Any = type(value)
+    return _library_of_class(kind)
+
+
+@lru_cache(256)
+def _library_of_class(kind: type[Any]) -> Library | None:
+    if issubclass(kind, np.ndarray):
+        return None
+    for base in kind.__mro__:
+        library = _LIBRARIES.get(base.__module__.partition(".")[0])
+        if library is not None:
+            return library
+    return _ARRAY_API if hasattr(kind, "__dlpack_device__") else None
