@@ -45,6 +45,42 @@ def test_the_unchanged_call_is_good(each_backend: Backend) -> None:
     assert call(backend=each_backend).shape == (1, 2, 3, 3)
 
 
+class Odd(np.ndarray[Any, Any]):
+    """An array that the compiled look at a whole call leaves to the checks of each argument."""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
+def test_a_plain_call_is_checked_like_any_other(dtype: str, index_dtype: str) -> None:
+    boxes = np.zeros((3, 4), dtype)
+    good: dict[str, Any] = {
+        "image": IMAGE, "boxes": boxes, "box_indices": np.array([0, 1, 1], index_dtype),
+        "crop_size": (2, 3), "dtype": dtype,
+    }  # fmt: skip
+    nan, inf = boxes.copy(), boxes.copy()
+    nan[2, 3], inf[0, 0] = np.nan, -np.inf
+    wrong: list[dict[str, Any]] = [
+        {"image": IMAGE[0]}, {"image": IMAGE[:, :0]}, {"image": IMAGE[:, :, :0]},
+        {"image": IMAGE.astype("c8")}, {"image": IMAGE.astype("S3")}, {"image": IMAGE[:0]},
+        {"boxes": nan}, {"boxes": inf}, {"boxes": boxes[:2]}, {"boxes": boxes[:, :3]},
+        {"boxes": boxes[0]}, {"box_indices": np.array([0, 1, 2], index_dtype)},
+        {"box_indices": np.array([0, -1, 0], index_dtype)}, {"box_indices": np.zeros((3, 1), int)},
+        {"crop_size": (0, 1)}, {"crop_size": (1, -1)}, {"crop_size": (1, 1, 1)},
+        {"crop_size": (1, 1.5)},
+    ]  # fmt: skip
+    call(**good)
+    for changed in wrong:
+        with pytest.raises((ValueError, IndexError, TypeError)) as plain:
+            call(**good | changed)
+        odd = {
+            name: value.view(Odd) if isinstance(value, np.ndarray) else value
+            for name, value in (good | changed).items()
+        }
+        with pytest.raises((ValueError, IndexError, TypeError)) as other:
+            call(**odd)
+        assert (plain.type, str(plain.value)) == (other.type, str(other.value))
+
+
 # ---- shapes --------------------------------------------------------------------------------
 
 

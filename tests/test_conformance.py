@@ -50,7 +50,7 @@ def golden() -> dict[str, NDArray[Any]]:
 @pytest.fixture
 def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every result count as larger than the caches, which makes kernels stream."""
-    monkeypatch.setattr(_cpu, "last_level_cache_bytes", lambda: 0)
+    monkeypatch.setattr(_cpu, "streaming_threshold", lambda: 0)
 
 
 def golden_equal(

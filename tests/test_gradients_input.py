@@ -263,7 +263,7 @@ def test_out_that_overlaps_an_input(which: str, each_backend: Backend) -> None:
 def test_only_out_is_written(
     layout: str, stream: bool, each_cpu_backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cpu, "last_level_cache_bytes", lambda: 0 if stream else 2**40)
+    monkeypatch.setattr(_cpu, "streaming_threshold", lambda: 0 if stream else 2**40)
     for geometry, depth, dtype in itertools.product(
         GEOMETRIES[::3], (1, 2, 3, 4, 9), ("uint8", "float32", "float64")
     ):

@@ -47,7 +47,7 @@ def memory_of(array: NDArray[Any]) -> bytes:
 def test_only_out_is_written(
     layout: str, stream: bool, each_cpu_backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cpu, "last_level_cache_bytes", lambda: 0 if stream else 2**40)
+    monkeypatch.setattr(_cpu, "streaming_threshold", lambda: 0 if stream else 2**40)
     for geometry, depth, method in itertools.product(GEOMETRIES, DEPTHS, METHODS):
         image = pixels((*geometry.image_shape, depth), "uint8", depth)
         arguments = (image, geometry.boxes, indices_of(geometry), geometry.crop_size, method)
@@ -65,7 +65,7 @@ def test_only_out_is_written(
 def test_out_at_every_place_within_a_cache_line(
     dtype: str, stream: bool, each_cpu_backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cpu, "last_level_cache_bytes", lambda: 0 if stream else 2**40)
+    monkeypatch.setattr(_cpu, "streaming_threshold", lambda: 0 if stream else 2**40)
     for (box, columns), depth, method in itertools.product(
         (([0, 0, 1, 1], 23), ([0.2, -0.3, 0.9, 1.1], 37), ([0, 0, 1, 1], 3)), (1, 3, 5), METHODS
     ):

@@ -136,7 +136,7 @@ def test_random_calls(
         layout, threads = str(rng.choice(layouts)), rng.choice([None, 1, 2, 5])
         out_layout = str(rng.choice(OUT_LAYOUTS)) if rng.random() < 0.5 else None
         cache_bytes = 0 if rng.random() < 0.3 else 2**40  # less than the result: streams
-        monkeypatch.setattr(_cpu, "last_level_cache_bytes", lambda size=cache_bytes: size)
+        monkeypatch.setattr(_cpu, "streaming_threshold", lambda size=cache_bytes: size)
         image = LAYOUTS[layout](call[0])
         for name, backend in BACKENDS.items():
             out = empty_out(expected.shape, "float32", out_layout) if out_layout else None

@@ -70,7 +70,7 @@ def prepare(case: str, backend: _cpu.CpuBackend) -> Callable[[], object]:
 
     def call() -> object:
         # Streaming depends on the machine's cache; a count must not.
-        with patch.object(_cpu, "last_level_cache_bytes", lambda: cache):
+        with patch.object(_cpu, "streaming_threshold", lambda: cache):
             return crop_and_resize(
                 image, work.boxes, work.box_indices, work.crop_size, method,
                 dtype=dtype, out=out, backend=backend, num_threads=1,

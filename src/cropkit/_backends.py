@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 from numpy.typing import NDArray
 
 from cropkit._arrays import device_name
+from cropkit._kernels._checks import in_environment
 from cropkit._request import CPU_DEVICE, Request
 
 # Imported where plugins are: it would triple the time of `import cropkit`.
@@ -216,9 +217,10 @@ def _asked_for(backend: str | Backend | None) -> tuple[_Entry | None, str]:
     entry = _preferred.get()
     if entry is not None:
         return entry, ", asked for by use_backend,"
-    name = os.environ.get("CROPKIT_BACKEND")
-    if name:
-        return _find(name, "CROPKIT_BACKEND="), ", asked for by CROPKIT_BACKEND,"
+    if in_environment(b"CROPKIT_BACKEND"):
+        name = os.environ.get("CROPKIT_BACKEND")
+        if name:
+            return _find(name, "CROPKIT_BACKEND="), ", asked for by CROPKIT_BACKEND,"
     return None, ""
 
 

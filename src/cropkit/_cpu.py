@@ -16,6 +16,7 @@ from cropkit._threads import guard_forks, short_spinning, team_size
 # Ordering the boxes by where they read pays when an image does not stay in the caches.
 _SORT_IMAGE_BYTES: Final = 1 << 20
 _SORT_BOXES: Final = 8
+_STREAMING_BYTES: Final = 16 << 20
 _EXACT_IN_FLOAT32: Final = frozenset(
     {"bool", "uint8", "int8", "uint16", "int16", "float16", "bfloat16", "float32"}
 )
@@ -145,7 +146,7 @@ class CpuBackend:
             request.method == "nearest",
             request.extrapolation_value,
             team_size(request.num_threads, out.size),
-            out.nbytes > last_level_cache_bytes(),
+            out.nbytes > streaming_threshold(),
             not sort,
         )
 
@@ -168,7 +169,7 @@ class CpuBackend:
             kernels.pixel_code(out.dtype)[0],
             request.method == "nearest",
             team_size(request.num_threads, max(grads.size, out.size)),
-            out.nbytes > last_level_cache_bytes(),
+            out.nbytes > streaming_threshold(),
         )
 
     def grad_boxes(
@@ -196,16 +197,20 @@ class CpuBackend:
 
 
 @cache
-def last_level_cache_bytes() -> int:
-    """Size of the third-level cache of the first CPU; 32 MiB where that is unknown.
+def streaming_threshold() -> int:
+    """Bytes of a result from which on it is written past the caches.
 
-    Read from sysfs: ``sysconf`` has been seen to report the sum over all sockets.
+    That pays once the result would not stay in the third-level cache. Its size is read from
+    sysfs (``sysconf`` has been seen to report the sum over all sockets), and no more than
+    16 MiB of it are believed in: larger ones serve many cores, in a virtual machine those of
+    other machines too (docs/design/kernels.md).
     """
     try:
         text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text().strip()
-        return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
+        size = int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
     except (OSError, ValueError, IndexError, KeyError):
-        return 32 << 20
+        return _STREAMING_BYTES
+    return min(size, _STREAMING_BYTES)
 
 
 backend: Final = CpuBackend()

@@ -37,9 +37,6 @@ _FIRST_BAD_BOX: Final[dict[np.dtype[Any], Callable[[NDArray[Any]], int]]] = {
 }
 # Of NumPy's exact search; its stubs know only 0 and -1 here, hence Any.
 _OVERLAP_WORK: Final[Any] = 10_000
-# An axis this long exists only as a broadcast view; beyond it, sample positions rounded
-# up to the next float could not be converted to an index.
-_MAX_AXIS: Final = 2**62
 
 
 class Request(NamedTuple):
@@ -164,16 +161,25 @@ def check_forward(
     if num_threads is not None:
         num_threads = _check_num_threads(num_threads)
     extrapolation_value = _check_extrapolation_value(extrapolation_value)
-    size = _check_crop_size(crop_size)
-    checked = _check_image(image)
-    boxes = _check_boxes(boxes, result_dtype)
-    box_indices = _check_box_indices(box_indices, len(boxes), checked.shape[0])
-    device, own = _place(checked)
+    in_float64 = result_dtype is _FLOAT64
+    indices = _checks.plain_call(image, boxes, box_indices, crop_size, in_float64)
+    if indices is None:
+        crop_size = _check_crop_size(crop_size)
+        checked: Any = _check_image(image)
+        boxes = _check_boxes(boxes, result_dtype)
+        indices = _check_box_indices(box_indices, len(boxes), checked.shape[0])
+        device, own = _place(checked)
+    else:
+        device, own = _CPU, image
+        checked = image
+    size: Any = crop_size
+    edges: Any = boxes
+    num_boxes = len(indices)
     shape: Any = checked.shape  # here and below, Any and not cast, which takes its time
     request = Request(
         shape,
         checked.dtype,
-        len(boxes),
+        num_boxes,
         size,
         checked_method,
         result_dtype,
@@ -182,11 +188,11 @@ def check_forward(
         num_threads,
     )
     if out is None:
-        out = _allocate((len(boxes), *size, shape[3]), result_dtype, device, image)
+        out = _allocate((num_boxes, *size, shape[3]), result_dtype, device, image)
     else:
-        out = _check_out(out, request, device, image=checked, boxes=boxes,
-                         box_indices=box_indices)  # fmt: skip
-    return Call(request, own, boxes, box_indices, out)
+        out = _check_out(out, request, device, image=checked, boxes=edges,
+                         box_indices=indices)  # fmt: skip
+    return Call(request, own, edges, indices, out)
 
 
 def check_grad_image(
@@ -316,7 +322,7 @@ def _check_image(value: object) -> NDArray[Any] | DeviceArray:
             f"image has shape {image.shape}: expected 4 axes, [batch, height, width, depth]{hint}"
         )
     _, height, width, _ = image.shape
-    if not (1 <= height <= _MAX_AXIS and 1 <= width <= _MAX_AXIS):
+    if not (1 <= height <= _checks.MAX_AXIS and 1 <= width <= _checks.MAX_AXIS):
         raise ValueError(f"image has shape {image.shape}: height and width must be at least 1")
     return image
 
@@ -479,6 +485,8 @@ def _to_dtype(value: Any) -> np.dtype[Any]:
 
 
 def _check_extrapolation_value(value: object) -> float:
+    if type(value) is float:
+        return value
     try:
         if not isinstance(value, (str, bytes, bytearray, np.complexfloating)):
             return float(cast(float, value))
@@ -508,8 +516,10 @@ def _allocate(
     """Allocate the result, for the library of `like`; off the CPU, leave it to the backend."""
     if device is not _CPU:
         return None
-    # NumPy makes no array whose axes overflow together, not even an empty one.
-    size = math.prod(n for n in shape if n) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
+    if size == 0:
+        # NumPy makes no array whose axes overflow together, not even an empty one.
+        size = math.prod(n for n in shape if n) * dtype.itemsize
     if size > 1 << 28 and size > (_memory_bytes() if 0 not in shape else sys.maxsize):
         raise MemoryError(
             f"the result, {shape} {dtype}, is larger than this machine's memory "

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from cropkit._kernels._checks import in_environment
+
 # Below this many values of the result, starting a team costs more than it saves.
 _SERIAL_VALUES: Final = 1 << 15
 # A team larger than this is never started: OpenMP ends the process when the system
@@ -72,6 +74,8 @@ def openmp_version() -> int:
 
 
 def _from_environment(name: str) -> int | None:
+    if not in_environment(name.encode()):
+        return None
     text = os.environ.get(name)
     if not text:
         return None
