@@ -187,9 +187,12 @@ def check_forward(
         device[0],
         num_threads,
     )
+    result_shape = (num_boxes, *size, shape[3])
     if out is None:
-        out = _allocate((num_boxes, *size, shape[3]), result_dtype, device, image)
-    else:
+        out = _allocate(result_shape, result_dtype, device, image)
+    elif device is not _CPU or not _checks.is_plain_out(
+        out, result_shape, in_float64, checked, edges, indices
+    ):
         out = _check_out(out, request, device, image=checked, boxes=edges,
                          box_indices=indices)  # fmt: skip
     return Call(request, own, edges, indices, out)

@@ -1,4 +1,4 @@
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,4 +11,12 @@ def first_bad_index(indices: NDArray[np.intp], batch: int) -> int: ...
 def plain_call(
     image: object, boxes: object, box_indices: object, crop_size: object, in_float64: bool
 ) -> NDArray[np.intp] | None: ...
+def is_plain_out(
+    out: object,
+    shape: tuple[int, ...],
+    in_float64: bool,
+    image: NDArray[Any],
+    boxes: NDArray[Any],
+    indices: NDArray[np.intp],
+) -> bool: ...
 def in_environment(name: bytes) -> bool: ...

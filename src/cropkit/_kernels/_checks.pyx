@@ -137,6 +137,46 @@ def plain_call(object image, object boxes, object box_indices, object crop_size,
     return indices
 
 
+cdef bint _apart(cnp.ndarray a, cnp.ndarray b):
+    """Whether nothing between the ends of `a`, which is packed, lies between those of `b`."""
+    cdef size_t a_low = <size_t>cnp.PyArray_DATA(a), a_high = a_low + <size_t>cnp.PyArray_NBYTES(a)
+    cdef size_t b_low = <size_t>cnp.PyArray_DATA(b), b_high = b_low
+    cdef Py_ssize_t reach
+    cdef int n
+    for n in range(cnp.PyArray_NDIM(b)):
+        reach = (cnp.PyArray_DIM(b, n) - 1) * cnp.PyArray_STRIDE(b, n)
+        if reach < 0:
+            b_low += <size_t>reach
+        else:
+            b_high += <size_t>reach
+    b_high += <size_t>cnp.PyArray_ITEMSIZE(b)
+    return a_high <= b_low or b_high <= a_low
+
+
+def is_plain_out(
+    object out, tuple shape, bint in_float64, cnp.ndarray image, cnp.ndarray boxes,
+    cnp.ndarray indices,
+):
+    """Whether `out` is packed and writable, of that shape and dtype, and apart from the others.
+
+    If not, it may still be right. The others are arrays; none of `image`'s axes but the
+    first and the last is empty.
+    """
+    cdef cnp.ndarray array
+    cdef int n
+    if not (_is_plain(out, 4) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
+        return False
+    array = <cnp.ndarray>out
+    if cnp.PyArray_TYPE(array) != (cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32):
+        return False
+    for n in range(4):
+        if cnp.PyArray_DIM(array, n) != <object>shape[n]:
+            return False
+    return (
+        cnp.PyArray_SIZE(array) > 0 and _apart(array, image) and _apart(array, boxes)
+        and _apart(array, indices))
+
+
 def in_environment(const char* name):
     """Whether an environment variable is set; ``os.environ`` takes a microsecond to say no."""
     return getenv(name) != NULL
