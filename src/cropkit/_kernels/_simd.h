@@ -365,15 +365,20 @@ static inline ptrdiff_t cropkit_lerp_pixels3(float *restrict dst, const float *r
 }
 
 /* Copy pixels at row + lo[i], four floats at a time where that many are in the row; the
- * next pixel overwrites the fourth. */
+ * next pixel overwrites the fourth. Since `lo` is monotone, pixels that are the row's last
+ * come at one end. */
 static inline void cropkit_pick_pixels3(
     float *dst, const float *row, const ptrdiff_t *lo, ptrdiff_t n, ptrdiff_t last)
 {
-    for (ptrdiff_t i = 0; i < n; i++)
-        if (lo[i] < last)
-            memcpy(dst + 3 * i, row + lo[i], 4 * sizeof *dst);
-        else
-            memcpy(dst + 3 * i, row + lo[i], 3 * sizeof *dst);
+    ptrdiff_t i = 0, end = n;
+    for (; i < end && lo[i] >= last; i++)
+        memcpy(dst + 3 * i, row + lo[i], 3 * sizeof *dst);
+    while (end > i && lo[end - 1] >= last)
+        end--;
+    for (; i < end; i++)
+        memcpy(dst + 3 * i, row + lo[i], 4 * sizeof *dst);
+    for (; i < n; i++)
+        memcpy(dst + 3 * i, row + lo[i], 3 * sizeof *dst);
 }
 
 static inline ptrdiff_t cropkit_lerp_pixels4(float *restrict dst, const float *row,
