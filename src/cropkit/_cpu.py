@@ -132,10 +132,6 @@ class CpuBackend:
         """Fill `out`."""
         kernels = self.kernels
         code, swapped = kernels.pixel_code(request.image_dtype)
-        sort = (
-            request.num_boxes >= _SORT_BOXES
-            and image.nbytes > _SORT_IMAGE_BYTES * request.image_shape[0]
-        )
         kernels.forward[request.dtype](
             image,
             code,
@@ -147,7 +143,7 @@ class CpuBackend:
             request.extrapolation_value,
             team_size(request.num_threads, out.size),
             out.nbytes > streaming_threshold(),
-            not sort,
+            not sorting_pays(request, image),
         )
 
     def grad_image(
@@ -193,7 +189,16 @@ class CpuBackend:
             out,
             {grads.dtype.name, image.dtype.name} <= _EXACT_IN_FLOAT32,
             team_size(request.num_threads, grads.size),
+            not sorting_pays(request, image),
         )
+
+
+def sorting_pays(request: Request, image: NDArray[Any]) -> bool:
+    """Whether to work through the boxes in the order of what they read."""
+    return (
+        request.num_boxes >= _SORT_BOXES
+        and image.nbytes > _SORT_IMAGE_BYTES * request.image_shape[0]
+    )
 
 
 @cache

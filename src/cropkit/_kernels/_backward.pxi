@@ -695,16 +695,22 @@ cdef void sum_chunk(
 
 
 cdef void run_chunk(
-    Py_ssize_t task, Py_ssize_t chunks, Py_ssize_t rows, bint single,
+    Py_ssize_t task, const Order* order, Py_ssize_t chunks, Py_ssize_t rows, bint single,
     const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices, const Image* grads,
     const Image* image, double* sums, char* scratch,
 ) noexcept nogil:
     cdef SumScratch s
     cdef Chunk chunk
-    cdef Py_ssize_t n = task // chunks, index = box_indices[n]
+    cdef Py_ssize_t n, index
     cdef uint64_t saved
-    cdef const char* crop = grads.data + n * grads.stride_b
-    cdef const char* pixels = image.data + index * image.stride_b
+    cdef const char* crop
+    cdef const char* pixels
+    if order != NULL:
+        task = order[task].box * chunks + order[task].row_tile
+    n = task // chunks
+    index = box_indices[n]
+    crop = grads.data + n * grads.stride_b
+    pixels = image.data + index * image.stride_b
     memset(sums + 4 * task, 0, 4 * sizeof(double))
     if index < 0 or index >= image.batch:
         return
@@ -745,7 +751,7 @@ cdef void add_chunks(
 def crop_and_resize_grad_boxes(
     cnp.ndarray grads, int grads_code, bint grads_swapped, cnp.ndarray image, int code,
     bint swapped, const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices,
-    cnp.ndarray out, bint single, int num_threads,
+    cnp.ndarray out, bint single, int num_threads, bint in_order,
 ):
     """Fill `out`. The caller has checked everything; see ``_cpu.py``.
 
@@ -770,6 +776,8 @@ def crop_and_resize_grad_boxes(
         Whether float32 holds every value that the dtypes of `grads` and `image` have.
     num_threads : int
         Size of the team; 1 starts none.
+    in_order : bool
+        Work through the boxes as given, not sorted by where they read.
 
     Raises
     ------
@@ -785,6 +793,8 @@ def crop_and_resize_grad_boxes(
     cdef Py_ssize_t tasks, task, begin, end, round_tasks, scratch_size
     cdef char* scratch = NULL
     cdef double* sums = NULL
+    cdef Order* order = NULL
+    cdef Crops tiles
     if (crops.width * crops.depth) >> ROW_BITS:
         raise MemoryError(f"no memory for crop rows of {crops.width * crops.depth} values")
     values = crops.width * crops.depth
@@ -801,18 +811,22 @@ def crop_and_resize_grad_boxes(
             raise MemoryError(
                 f"no memory for {tasks} sums and {num_threads} threads' rows of "
                 f"{scratch_size} bytes")
+        if not in_order:
+            tiles.count, tiles.height, tiles.tile_rows, tiles.row_tiles = (
+                num_boxes, crops.height, rows, chunks)
+            order = sort_tiles(boxes, box_indices, &source, &tiles)
         begin = 0
         while begin < tasks:
             end = tasks if tasks - begin <= round_tasks else begin + round_tasks
             with nogil:
                 if num_threads == 1:
                     for task in range(begin, end):
-                        run_chunk(task, chunks, rows, single, boxes, box_indices, &crops, &source,
-                                  sums, scratch)
+                        run_chunk(task, order, chunks, rows, single, boxes, box_indices, &crops,
+                                  &source, sums, scratch)
                 else:
                     for task in prange(begin, end, schedule="dynamic", num_threads=num_threads):
-                        run_chunk(task, chunks, rows, single, boxes, box_indices, &crops, &source,
-                                  sums, scratch + threadid() * scratch_size)
+                        run_chunk(task, order, chunks, rows, single, boxes, box_indices, &crops,
+                                  &source, sums, scratch + threadid() * scratch_size)
             begin = end
             if begin < tasks:
                 PyErr_CheckSignals()
@@ -820,5 +834,6 @@ def crop_and_resize_grad_boxes(
             <const real*>NULL, sums, chunks, <char*>cnp.PyArray_DATA(out), num_boxes,
             out.strides[0], out.strides[1])
     finally:
+        free(order)
         free(sums)
         free(scratch)

@@ -68,6 +68,7 @@ class _GradBoxes(Protocol):
         out: NDArray[Any],
         single: bool,
         num_threads: int,
+        in_order: bool,
     ) -> None: ...
 
 @type_check_only
