@@ -52,3 +52,7 @@ $(PEERS)/cropkit.stamp: $(PEERS)/peers.stamp setup.py $(SOURCES) $(wildcard src/
 .PHONY: peers
 peers: $(PEERS)/cropkit.stamp ## compare with TensorFlow and others; rewrites the tables and the chart
 	$(PEERS)/bin/python asv_bench/report.py $(ARGS)
+
+.PHONY: peers-gradients
+peers-gradients: $(PEERS)/cropkit.stamp ## compare the gradients with TensorFlow's; rewrites their table
+	$(PEERS)/bin/python asv_bench/report_gradients.py $(ARGS)

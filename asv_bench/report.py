@@ -172,14 +172,16 @@ def conditions(threads: int, versions: dict[str, str]) -> str:
     )
 
 
-def replace_between_markers(path: Path, lines: list[str]) -> None:
+def replace_between_markers(
+    path: Path, lines: list[str], begin: str = BEGIN, end: str = END
+) -> None:
     """Put `lines` between the marker lines of a file."""
     text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path}: expected one line {BEGIN!r} and one {END!r}")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    path.write_text("\n".join([f"{before}{BEGIN}\n", *lines, f"\n{END}{after}"]))
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"{path}: expected one line {begin!r} and one {end!r}")
+    before, _, rest = text.partition(begin)
+    after = rest.partition(end)[2]
+    path.write_text("\n".join([f"{before}{begin}\n", *lines, f"\n{end}{after}"]))
 
 
 def documents(runs: dict[str, list[Times]], where: str) -> dict[Path, list[str]]:

@@ -11,7 +11,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-from cropkit import _cpu, crop_and_resize
+from cropkit import (
+    _cpu,
+    crop_and_resize,
+    crop_and_resize_grad_boxes,
+    crop_and_resize_grad_image,
+)
 
 if __package__:
     from . import workloads
@@ -22,6 +27,7 @@ else:
 
 # `masks` and `tiny` are small; `features` has much work in few values of the crop.
 _NUM_BOXES = {"masks": 16, "tiny": 5, "upsample": 3}
+GRADIENTS = ("grad_image", "grad_boxes")
 _CLIENT_REQUESTS = """
 #include <valgrind/callgrind.h>
 void count_on(void) { CALLGRIND_START_INSTRUMENTATION; CALLGRIND_ZERO_STATS; }
@@ -31,11 +37,12 @@ void write_profile(const char *name) { CALLGRIND_DUMP_STATS_AT(name); }
 
 
 def names() -> list[str]:
-    """Return the names of the cases: ISA/workload/method, or a variation of it."""
+    """Return the names of the cases: ISA/workload/method or gradient, or a variation of it."""
     kinds = [f"{name}/{method}" for name in workloads.NAMES for method in workloads.METHODS]
     kinds += [f"{name}-float64/bilinear" for name in workloads.FLOAT64_NAMES]
     # Streaming stores, the pixels of no special route, and strides of no special kind.
     kinds += ["rgb_u8-stream/bilinear", "rgb_u16/bilinear", "rgb_f32-channels_first/bilinear"]
+    kinds += [f"{name}/{what}" for name in workloads.GRADIENT_NAMES for what in GRADIENTS]
     return [f"{isa}/{kind}" for isa in ("avx2", "baseline") for kind in kinds]
 
 
@@ -68,6 +75,9 @@ def prepare(case: str, backend: _cpu.CpuBackend) -> Callable[[], object]:
     out = aligned_empty(work.result_shape, dtype)
     cache = 0 if variation == "stream" else 1 << 62
 
+    if method in GRADIENTS:
+        return prepare_gradient(method, work, image, backend)
+
     def call() -> object:
         # Streaming depends on the machine's cache; a count must not.
         with patch.object(_cpu, "streaming_threshold", lambda: cache):
@@ -77,6 +87,29 @@ def prepare(case: str, backend: _cpu.CpuBackend) -> Callable[[], object]:
             )  # fmt: skip
 
     return call
+
+
+def prepare_gradient(
+    which: str, work: workloads.Workload, image: np.ndarray, backend: _cpu.CpuBackend
+) -> Callable[[], object]:
+    """Return the call of one gradient."""
+    grads = aligned_empty(work.result_shape, np.dtype(np.float32))
+    grads[...] = workloads.crop_gradients(work)
+    boxes, indices = work.boxes, work.box_indices
+    out = aligned_empty(image.shape, np.dtype(np.float32))
+
+    def grad_image() -> object:
+        with patch.object(_cpu, "streaming_threshold", lambda: 1 << 62):
+            return crop_and_resize_grad_image(
+                grads, boxes, indices, image.shape, out=out, backend=backend, num_threads=1
+            )
+
+    def grad_boxes() -> object:
+        return crop_and_resize_grad_boxes(
+            grads, image, boxes, indices, backend=backend, num_threads=1
+        )
+
+    return grad_image if which == "grad_image" else grad_boxes
 
 
 def selected(text: str) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -44,6 +44,8 @@ SHAPES = {
 NAMES = tuple(SHAPES)
 # Those that are run with dtype=float64 too.
 FLOAT64_NAMES = ("rgb_f32", "features")
+# Those whose gradients are timed; `rgb_f32` with fewer boxes.
+GRADIENT_NAMES = ("features", "rgb_f32", "masks")
 
 
 @dataclass(frozen=True)
@@ -118,3 +120,13 @@ def make(name: str, pixels: Any = noise, **changes: Any) -> Workload:
         rng.integers(0, shape.image[0], shape.num_boxes).astype(np.int32),
         shape.crop_size,
     )
+
+
+def make_gradient(name: str, **changes: Any) -> Workload:
+    """Make one of ``GRADIENT_NAMES`` as its gradients are timed; `changes` as in `make`."""
+    return make(name, **({"num_boxes": 64} if name == "rgb_f32" else {}) | changes)
+
+
+def crop_gradients(work: Workload) -> NDArray[np.float32]:
+    """Return gradients with respect to the crops of a workload."""
+    return np.random.default_rng(0).random(work.result_shape, dtype=np.float32)
