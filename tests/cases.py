@@ -1,199 +1,44 @@
-"""Cases that several tests share: images, layouts of an array, boxes.
+"""Cases that several tests share; those that the conformance suite has, too, come from it."""
 
-Pixels come from an integer hash and not from a random generator, so that golden results
-need not store their images and do not depend on a NumPy release.
-"""
+from typing import Final
 
-import math
-import tempfile
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from cropkit.testing._arrays import (
+    DEPTHS,
+    GEOMETRIES,
+    GEOMETRY_IDS,
+    LAYOUTS,
+    METHODS,
+    OUT_LAYOUTS,
+    SPECIAL,
+    Geometry,
+    dtype_of,
+    empty_out,
+    indices_of,
+    memory_of,
+    pixels,
+)
 
-import ml_dtypes
-import numpy as np
-from numpy.typing import NDArray
+__all__ = [
+    "DEPTHS",
+    "DTYPES",
+    "GEOMETRIES",
+    "GEOMETRY_IDS",
+    "LAYOUTS",
+    "METHODS",
+    "OTHER_DTYPES",
+    "OUT_LAYOUTS",
+    "SPECIAL",
+    "TENSORFLOW_DTYPES",
+    "Geometry",
+    "dtype_of",
+    "empty_out",
+    "indices_of",
+    "memory_of",
+    "pixels",
+]
 
 TENSORFLOW_DTYPES: Final = (
     "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
 )  # fmt: skip
 OTHER_DTYPES: Final = ("bool", "uint32", "uint64", "bfloat16")
 DTYPES: Final = TENSORFLOW_DTYPES + OTHER_DTYPES
-METHODS: Final = ("bilinear", "nearest")
-# What a few pixels of a floating-point image are replaced with.
-SPECIAL: Final = (math.inf, -math.inf, math.nan, -0.0, 0.0, 1e-40, -1e-40, 1.2e-38, 3e38, 65504.0)
-
-
-def dtype_of(name: str) -> np.dtype[Any]:
-    """Return the dtype named `name`, bfloat16 included."""
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
-
-
-def pixels(shape: tuple[int, ...], dtype: str, seed: int = 0, special: float = 0.0) -> NDArray[Any]:
-    """Make an image whose pixels use the whole range of an integer dtype.
-
-    Floating-point pixels lie in [-128, 128); a share of them, `special`, is from `SPECIAL`.
-    """
-    n = math.prod(shape)
-    start = np.uint64(seed % 2**32 * 0x9E3779B97F4A7C15 % 2**64)
-    x = np.arange(n, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95) + start
-    # splitmix64's finalizer
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x = (x ^ (x >> np.uint64(31))).reshape(shape)
-    kind = dtype_of(dtype)
-    if dtype == "bool":
-        return x % np.uint64(2) == 1
-    if kind.kind in "iu":
-        return x.view(np.int64).astype(kind)
-    image = ((x >> np.uint64(24)).astype(np.float64) * 2.0**-32 - 128.0).astype(kind)
-    if special:
-        with np.errstate(over="ignore"):
-            replacement = np.array(SPECIAL).astype(kind)
-        chosen = (x % np.uint64(1000)).astype(float) < 1000 * special
-        image[chosen] = replacement[(x[chosen] >> np.uint64(12)) % np.uint64(len(SPECIAL))]
-    return image
-
-
-# ---- layouts ---------------------------------------------------------------------------
-# Each returns an array equal to the one given, laid out otherwise. A 4-D one, of any
-# dtype; what surrounds its elements in memory is 0x7f, to show a read that goes astray.
-
-
-def _blank(shape: tuple[int, ...], dtype: np.dtype[Any], extra: int = 0) -> NDArray[np.uint8]:
-    return np.full(math.prod(shape) * dtype.itemsize + extra, 0x7F, np.uint8)
-
-
-def _room(shape: tuple[int, ...], dtype: np.dtype[Any], offset: int = 0) -> NDArray[Any]:
-    raw = _blank(shape, dtype, offset)
-    return raw[offset:].view(dtype).reshape(shape)
-
-
-def _filled(view: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
-    view[...] = array
-    return view
-
-
-def packed(array: NDArray[Any]) -> NDArray[Any]:
-    return array.copy(order="C")
-
-
-def _swapped(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Swap the byte order; NumPy knows no other order of bfloat16."""
-    return dtype if dtype.name == "bfloat16" else dtype.newbyteorder()
-
-
-def byte_swapped(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(_swapped(array.dtype))
-
-
-def misaligned(array: NDArray[Any]) -> NDArray[Any]:
-    return _filled(_room(array.shape, array.dtype, 1), array)
-
-
-def misaligned_and_swapped(array: NDArray[Any]) -> NDArray[Any]:
-    return _filled(_room(array.shape, _swapped(array.dtype), 1), array)
-
-
-def negative_strides(array: NDArray[Any]) -> NDArray[Any]:
-    return array[::-1, ::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1, ::-1]
-
-
-def mirrored_columns(array: NDArray[Any]) -> NDArray[Any]:
-    return array[:, :, ::-1].copy()[:, :, ::-1]
-
-
-def channels_first(array: NDArray[Any]) -> NDArray[Any]:
-    return array.transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1)
-
-
-def fortran_order(array: NDArray[Any]) -> NDArray[Any]:
-    return np.asfortranarray(array)
-
-
-def sliced(array: NDArray[Any]) -> NDArray[Any]:
-    b, h, w, d = array.shape
-    return _filled(_room((b + 1, 2 * h, 3 * w, d + 2), array.dtype)[1:, ::2, 1::3, 1:-1], array)
-
-
-def inner_columns(array: NDArray[Any]) -> NDArray[Any]:
-    """Packed pixels, padded rows: what cutting a region out of a larger image gives."""
-    b, h, w, d = array.shape
-    return _filled(_room((b, h + 3, w + 5, d), array.dtype)[:, 1:-2, 2:-3], array)
-
-
-def one_of_many_channels(array: NDArray[Any]) -> NDArray[Any]:
-    b, h, w, d = array.shape
-    return _filled(_room((b, h, w, 2 * d), array.dtype)[..., ::2], array)
-
-
-def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.copy()
-    view.flags.writeable = False
-    return view
-
-
-def memory_mapped(array: NDArray[Any]) -> NDArray[Any]:
-    with tempfile.TemporaryFile() as file:
-        offset = 3 * array.dtype.itemsize
-        mapped = np.memmap(file, array.dtype, "w+", offset=offset, shape=array.shape)
-    return _filled(mapped, array)
-
-
-LAYOUTS: Final[dict[str, Callable[[NDArray[Any]], NDArray[Any]]]] = {
-    function.__name__: function
-    for function in (
-        packed, byte_swapped, misaligned, misaligned_and_swapped, negative_strides,
-        mirrored_columns, channels_first, fortran_order, sliced, inner_columns,
-        one_of_many_channels, read_only, memory_mapped,
-    )
-}  # fmt: skip
-
-# Those that an `out` may have: native byte order, writable.
-OUT_LAYOUTS: Final = (
-    "packed", "misaligned", "negative_strides", "mirrored_columns", "channels_first",
-    "fortran_order", "sliced", "inner_columns", "one_of_many_channels", "memory_mapped",
-)  # fmt: skip
-
-
-def empty_out(shape: tuple[int, ...], dtype: str, layout: str) -> NDArray[Any]:
-    """Make an `out` of some layout, filled with a value that no test expects."""
-    return LAYOUTS[layout](np.full(shape, -77777.25, dtype))
-
-
-# ---- calls that reach every part of the kernels --------------------------------------
-
-
-class Geometry(NamedTuple):
-    """Shapes and boxes of one call."""
-
-    name: str
-    image_shape: tuple[int, int, int]  # batch, height, width
-    boxes: tuple[tuple[float, float, float, float], ...]
-    crop_size: tuple[int, int]
-
-
-# The kernels choose their way by depth, dtype and sampling step; these are the steps. Rows
-# are long enough for several vectors of the widest instruction set and a rest.
-GEOMETRIES: Final = (
-    Geometry("identity", (1, 5, 37), ((0, 0, 1, 1),), (5, 37)),
-    Geometry("magnify", (2, 4, 23), ((0, 0, 1, 1), (0.9, 0.8, 0.1, 0.1)), (9, 71)),
-    # uint8: neighbouring samples' taps still fit in one 16-byte window, or just do not
-    Geometry("step 1.7", (2, 12, 61), ((0.1, 0, 0.8, 1), (0, 1, 1, 0)), (7, 36)),
-    Geometry("step 4.5", (1, 9, 200), ((0, 0, 1, 1), (1, 0.9, 0.3, 0.1)), (4, 43)),
-    # so far apart that only the taps are converted
-    Geometry("step 30", (2, 40, 601), ((0, 0, 1, 1), (0.95, 0.97, 0.02, 0.03)), (5, 20)),
-    Geometry("outside", (2, 7, 33), ((-0.6, -0.4, 1.2, 1.7), (0.5, 1.3, 3, -0.2)), (8, 49)),
-    Geometry("last pixel", (1, 6, 40), ((0.7, 0.86, 1, 1), (1, 1, 0.6, 0.7)), (5, 33)),
-    Geometry("narrow", (2, 3, 2), ((0, 0, 1, 1), (0.2, 0.1, 0.7, 0.8)), (4, 19)),
-    Geometry("one column", (1, 6, 1), ((0, 0, 1, 1), (0.5, -0.5, 0.6, 0.5)), (3, 5)),
-    Geometry("one sample", (2, 8, 25), ((0.1, 0.2, 0.5, 0.9), (0, 0, 1, 1)), (1, 1)),
-    Geometry("one row", (1, 8, 30), ((0.1, 0.2, 0.5, 0.9), (0.4, 0.4, 0.4, 0.4)), (1, 35)),
-)
-GEOMETRY_IDS: Final = tuple(geometry.name for geometry in GEOMETRIES)
-DEPTHS: Final = (1, 2, 3, 4, 5, 8, 17)
-
-
-def indices_of(geometry: Geometry) -> NDArray[np.int32]:
-    """Give the boxes of `geometry` its images in turn, the last one first."""
-    n = len(geometry.boxes)
-    return (np.arange(n, 0, -1) % geometry.image_shape[0]).astype(np.int32)

@@ -29,17 +29,11 @@ from .cases import (
     Geometry,
     empty_out,
     indices_of,
+    memory_of,
     pixels,
 )
 
 ROOT = Path(__file__).parents[1]
-
-
-def memory_of(array: NDArray[Any]) -> bytes:
-    """Return all bytes of the memory that an array is a view of."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array.tobytes("A")
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["cached", "streamed"])

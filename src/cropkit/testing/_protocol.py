@@ -1,0 +1,132 @@
+"""Protocol: how a backend presents itself, and what finding it costs."""
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from cropkit import Request, _backends
+from cropkit.testing._arrays import DTYPES, METHODS, dtype_of
+from cropkit.testing._suite import OPERATORS, Suite
+
+# Far above what an import takes: what takes longer hangs.
+PATIENCE: Final = 120
+FRAMEWORKS: Final = (
+    "cuda", "cupy", "cv2", "jax", "jaxlib", "mxnet", "numba", "onnxruntime", "paddle", "pycuda",
+    "pyopencl", "tensorflow", "torch", "triton",
+)  # fmt: skip
+DRIVERS: Final = r"/lib(?:cuda|cudart|nvrtc|OpenCL|amdhip64|ze_loader|pocl)\b[^/]*\.so[^/]*"
+
+# Imports the module named by the first argument beside cropkit and NumPy, and prints what
+# that brought along.
+IMPORT: Final = """
+import importlib, json, sys, time
+import cropkit
+def libraries():
+    try:
+        with open("/proc/self/maps") as maps:
+            return {line.split(None, 5)[5].strip() for line in maps if "/" in line}
+    except OSError:
+        return set()
+modules, files = set(sys.modules), libraries()
+begin = time.perf_counter()
+importlib.import_module(sys.argv[1])
+seconds = time.perf_counter() - begin
+print(json.dumps([seconds, sorted(set(sys.modules) - modules), sorted(libraries() - files)]))
+"""
+
+
+class ProtocolTests(Suite):
+    """Protocol and lazy import."""
+
+    def test_it_is_registered_and_well_formed(self) -> None:
+        """Found by its name, or given as an object; attributes, methods and signatures."""
+        entry = self.entry
+        assert entry.backend is not None, f"backend {entry} is no backend: {entry.problem}"
+
+    def test_it_can_be_used_here(self) -> None:
+        reason = self.entry.why_not()
+        assert reason is None, f"backend {self.entry} cannot be used here: {reason}"
+
+    def test_something_runs(self) -> None:
+        """Some dtype and some method: a backend that refuses every call is none."""
+        reasons = []
+        for dtype, method in itertools.product(DTYPES, METHODS):
+            try:
+                image = np.ones((1, 4, 4, 1), dtype_of(dtype))
+                self.crop(image, [[0, 0, 1, 1]], [0], (2, 2), method)
+            except pytest.skip.Exception as refusal:
+                reasons.append(f"  {dtype} {method}: {refusal}")
+            except ImportError:
+                reasons.append(f"  {dtype} {method}: ml_dtypes is not installed")
+            else:
+                return
+        pytest.fail("the backend refuses every call:\n" + "\n".join(reasons))
+
+    def test_importing_it_loads_no_framework_and_no_driver(self, record_property: Any) -> None:
+        """In a fresh process. How long that took is reported, and not judged."""
+        module = self.module or self.module_of_backend()
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        try:
+            child = subprocess.run(
+                [sys.executable, "-c", IMPORT, module],
+                env={**os.environ, "PYTHONPATH": path},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"importing {module} takes longer than {PATIENCE} s")
+        assert child.returncode == 0, (
+            f"importing {module} in a fresh process failed; if the backend's module has "
+            f"another name, set the attribute `module` of the test class:\n{child.stderr}"
+        )
+        seconds, modules, files = json.loads(child.stdout.splitlines()[-1])
+        record_property("note", f"{1000 * seconds:.0f} ms")
+        loaded = sorted({name for name in FRAMEWORKS if name in modules})
+        assert not loaded, f"importing {module} imports {', '.join(loaded)}"
+        drivers = sorted({found for file in files for found in re.findall(DRIVERS, file)})
+        assert not drivers, f"importing {module} loads {', '.join(drivers)}"
+
+    def module_of_backend(self) -> str:
+        """Name of the module that has to be imported to find the backend."""
+        if isinstance(self.backend, str) and self.backend not in _backends._BUILT_IN:
+            for point in entry_points(group=_backends.GROUP, name=self.backend):
+                return point.value.partition(":")[0]
+        return type(self.entry.backend).__module__
+
+    def test_refuses_looks_at_the_request_alone(self) -> None:
+        """It returns a sentence or None for every request, twice the same."""
+        backend = self.entry.backend
+        assert backend is not None
+        operations = [name for name in OPERATORS if hasattr(backend, name)]
+        for name, method, dtype, operation in itertools.product(
+            DTYPES, METHODS, ("float32", "float64"), operations
+        ):
+            try:
+                image_dtype = dtype_of(name)
+            except ImportError:
+                continue
+            request = Request(
+                (2, 2**33, 7, 3), image_dtype, 2**33, (2**31, 2**31), method,  # type: ignore[arg-type]
+                np.dtype(dtype), 0.0, min(backend.device_types), None, operation,  # type: ignore[arg-type]
+                None if operation == "crop_and_resize" else np.dtype(np.float32),
+            )  # fmt: skip
+            answers = [backend.refuses(request) for _ in range(2)]
+            what = f"refuses({operation} of {name}, {method} in {dtype})"
+            assert answers[0] == answers[1], f"{what} is {answers[0]!r} and then {answers[1]!r}"
+            assert answers[0] is None or (isinstance(answers[0], str) and answers[0].strip()), (
+                f"{what} is {answers[0]!r}: expected a sentence or None"
+            )
+
+    def test_it_has_both_gradients_or_none(self) -> None:
+        have = [name for name in ("grad_image", "grad_boxes") if hasattr(self.entry.backend, name)]
+        assert len(have) != 1, f"the backend has {have[0]} alone: expected both gradients or none"
