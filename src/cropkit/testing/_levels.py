@@ -9,16 +9,13 @@ from cropkit.testing._search import SearchTests
 from cropkit.testing._values import ValueTests
 
 
+LEVELS = (
+    ProtocolTests, MaskTests, ValueTests, GradientTests, RunningTests, BadInputTests, SearchTests,
+)  # fmt: skip
+
+
 # Last to first, since pytest runs the tests of the last base class first.
-class BackendTests(
-    SearchTests,
-    BadInputTests,
-    RunningTests,
-    GradientTests,
-    ValueTests,
-    MaskTests,
-    ProtocolTests,
-):
+class BackendTests(*reversed(LEVELS)):  # type: ignore[misc]
     """Base class of a backend's tests.
 
     Derive a class whose name pytest collects, and set `backend`; the tests are inherited.
