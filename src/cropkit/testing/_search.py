@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cropkit.testing._arrays import DTYPES, METHODS, pixels
 from cropkit.testing._suite import Suite, reference
 
-EXAMPLES: Final = 100
+EXAMPLES: Final = 60
 # Those that need no ml_dtypes.
 SEARCHED: Final = tuple(dtype for dtype in DTYPES if dtype != "bfloat16")
 
