@@ -1,0 +1,190 @@
+"""The conformance suite: right backends pass it, and each wrong one is caught, by name."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cropkit.testing import BackendTests
+from cropkit.testing import __main__ as command
+from cropkit.testing._edges import flipped_cases
+
+from .children import python
+from .conftest import BACKENDS
+from .wrong_backends import CHANGES, wrong
+
+# ---- right backends ------------------------------------------------------------------
+
+for _name, _backend in BACKENDS.items():
+    _class = "Test" + _name.title().replace("-", "")
+    globals()[_class] = type(_class, (BackendTests,), {"backend": _backend})
+
+
+class TestHooks(BackendTests):
+    """Arrays that are made by the hooks, as those of a device are."""
+
+    backend = "cpu"
+    streams = 0
+
+    def to_device(self, array: NDArray[Any]) -> NDArray[Any]:
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        return array.copy()
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        type(self).streams += 1
+        yield
+
+    def test_other_streams_were_used(self) -> None:
+        assert self.streams > 1
+
+
+# ---- wrong backends ------------------------------------------------------------------
+
+# Each: the wrong backend, the test that catches it, and what that says.
+CAUGHT = [
+    ("reciprocal_division", "edges_that_a_reciprocal_division_flips", {},
+     "1548 of 1548 boxes have a sample on the wrong side of an edge, 1548 of them just as with "
+     "a multiplication by 1 / (count - 1); the first: edges 0 and 1 on "),
+    ("ratio_taken_first", "edges_that_a_ratio_taken_first_flips", {}, "just as with (b - a) times"),
+    ("fused_position", "edges_that_a_fused_multiply_add_flips", {}, "just as with a fused"),
+    ("double_positions", "edges_that_double_precision_flips", {}, "just as with computing in"),
+    ("last_row_outside", "the_last_row_and_the_last_column_are_read", {"method": "bilinear"},
+     "an image of 1x1 at its own size: 1 of 1 values differ"),
+    ("last_sample_pinned", "four_pixels_to_22_samples_lose_the_last", {"method": "nearest"},
+     "43 of 484 samples differ"),
+    ("middle_in_float32", "the_middle_of_one_sample_is_rounded_as_the_formula_says", {},
+     "the middle of one sample: 1 of 1 values differ"),
+    ("nearest_to_even", "nearest_rounds_halves_up", {}, "positions half way between pixels"),
+    ("fused_lerp", "values_that_a_fused_multiply_add_rounds_otherwise", {"dtype": "float32"},
+     "-1 + (1 + e) * (1 - e): 1 of 1 values differ"),
+    ("weights_for_both_taps", "every_dtype_and_depth",
+     {"image_dtype": "float32", "method": "bilinear", "dtype": "float32"}, "values differ"),
+    ("rows_first", "columns_are_interpolated_before_rows", {}, "columns first: 1 of 1"),
+    ("right_tap_always_beside", "infinite_pixels_spoil_samples_that_have_them_as_a_tap",
+     {"dtype": "float32"}, "an infinite pixel between two"),
+    ("subnormals_kept", "float32_subnormals_are_zeros", {}, "pixels of 1e-40: 3 of 3"),
+    ("subnormals_kept", "a_subnormal_negative_edge_counts_as_zero", {"method": "nearest"},
+     "edges of -1e-43"),
+    ("rounded_twice", "pixels_are_rounded_to_float32_first", {"image_dtype": "int64"},
+     f"the int64 pixel {2**62 + 2**38 + 1}, bilinear: 1 of 1 values differ"),
+    ("first_image_for_all", "boxes_choose_their_images", {}, "images by index: 5 of 6 values"),
+    ("past_the_inside_run", "samples_outside_are_filled_and_those_inside_are_not",
+     {"method": "bilinear"}, "boxes that reach outside, or lie there"),
+    ("past_the_end_of_out", "nothing_is_written_before_or_behind_a_packed_out",
+     {"dtype": "float32"}, "elements around out were written"),
+    ("image_strides_ignored", "images_of_any_layout",
+     {"image_dtype": "uint8", "method": "nearest"}, "image of layout fortran_order"),
+    ("out_strides_ignored", "out_of_any_layout_and_nothing_around_it", {"dtype": "float32"},
+     "out of layout negative_strides"),
+    ("byte_order_ignored", "images_of_any_layout", {"image_dtype": "float32", "method": "nearest"},
+     "image of layout byte_swapped"),
+    ("out_copied", "out_is_filled_in_place", {"operation": "crop_and_resize"},
+     "crop_and_resize: the array given as out: 36000 of 36000 values differ"),
+    ("image_cached", "what_was_written_before_a_call_is_read_by_it",
+     {"operation": "crop_and_resize"}, "arrays rewritten for call 2"),
+    ("image_written_to", "inputs_are_left_alone", {}, "image was written to"),
+    ("image_shared_by_threads", "python_threads_may_call_at_once",
+     {"operation": "crop_and_resize"}, "from six threads, and alone"),
+    ("float16_sums", "narrow_sums_are_not_made_in_a_narrow_dtype", {},
+     "4096 float32 ones to float16: 1 of 1 values differ, the first at [0, 0, 0, 0]: 2.048e+03"),
+    ("updates_lost", "no_addition_is_lost", {"method": "bilinear"}, "200 equal boxes"),
+    ("boxes_in_any_order", "twenty_runs_give_the_same_bits", {"operation": "grad_image"},
+     "and the first"),
+    ("order_by_threads", "any_number_of_threads_gives_the_same_bits",
+     {"operation": "grad_image"}, "num_threads=2 and 1"),
+    ("added_to_out", "out_is_overwritten_not_added_to", {}, "an out that held nines"),
+    ("integers_wrap", "sums_are_cast_once_and_stay_within_integers", {}, "to uint8"),
+    ("box_sums_in_float32", "box_sums_are_made_in_float64", {}, "1200 terms"),
+    ("box_edges_swapped", "the_box_gradient_is_the_limit_of_differences", {}, "differences give"),
+    ("all_refused", "something_runs", {},
+     "the backend refuses every call:\n  bool bilinear: refused: not today"),
+    ("refuses_without_a_sentence", "refuses_looks_at_the_request_alone", {},
+     "refuses(crop_and_resize of uint64, bilinear in float32) is True: expected a sentence"),
+    ("one_gradient", "it_is_registered_and_well_formed", {}, "has no method grad_boxes"),
+]  # fmt: skip
+
+
+def tests_of(backend: Any, **attributes: Any) -> Any:
+    return type("Tests", (BackendTests,), {"backend": backend, **attributes})()
+
+
+@pytest.mark.parametrize(("name", "test", "arguments", "says"), CAUGHT, ids=lambda x: str(x)[:40])
+def test_a_wrong_backend_is_caught(
+    name: str, test: str, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(says)):
+        getattr(tests_of(wrong(name)), f"test_{test}")(**arguments)
+
+
+def test_every_wrong_backend_is_caught_by_some_test() -> None:
+    assert {row[0] for row in CAUGHT} == set(CHANGES)
+
+
+def test_a_backend_that_is_not_exact_is_held_to_its_tolerance() -> None:
+    rough = wrong("weights_for_both_taps")
+    rough.exact = False  # type: ignore[misc]
+    values = {"image_dtype": "float32", "method": "bilinear", "dtype": "float32"}
+    tests_of(rough, tolerance=1e-6).test_every_dtype_and_depth(**values)
+    with pytest.raises(pytest.fail.Exception, match=r"differ, .*; the tolerance is 1e-08 of 12"):
+        tests_of(rough, tolerance=1e-8).test_every_dtype_and_depth(**values)
+
+
+def test_no_tolerance_moves_an_edge() -> None:
+    rough = wrong("reciprocal_division")
+    rough.exact = False  # type: ignore[misc]
+    with pytest.raises(pytest.fail.Exception, match="on the wrong side of an edge"):
+        tests_of(rough, tolerance=1.0).test_edges_that_a_reciprocal_division_flips()
+
+
+def test_the_search_finds_what_no_one_thought_of() -> None:
+    with pytest.raises(pytest.fail.Exception, match="values differ"):
+        tests_of(wrong("weights_for_both_taps")).test_random_calls_equal_the_reference()
+
+
+@pytest.mark.parametrize("variant", ["reciprocal", "fused", "ratio first", "double"])
+def test_there_are_hundreds_of_edge_cases(variant: Any) -> None:
+    cases = flipped_cases(variant)
+    assert len(cases) > 400
+    if variant == "reciprocal":
+        assert any(case.a == 0 and case.b == 1 for case in cases)
+
+
+# ---- lazy import -----------------------------------------------------------------------
+
+
+def test_a_backend_whose_module_imports_a_framework_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("")
+    (tmp_path / "eager_backend.py").write_text("import torch")
+    (tmp_path / "broken_backend.py").write_text("import nothing_of_this_name")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def check(module: str) -> None:
+        tests = tests_of("reference", module=module)
+        tests.test_importing_it_loads_no_framework_and_no_driver(lambda name, value: None)
+
+    with pytest.raises(AssertionError, match="importing eager_backend imports torch"):
+        check("eager_backend")
+    with pytest.raises(AssertionError, match="No module named 'nothing_of_this_name'"):
+        check("broken_backend")
+
+
+# ---- the command -----------------------------------------------------------------------
+
+
+def test_the_report_of_a_backend_that_passes() -> None:
+    child = python("", "-m", "cropkit.testing", "reference", "-k", "Protocol or zero or empty")
+    lines = child.stdout.splitlines()
+    assert lines[0].startswith("cropkit 0.")
+    assert lines[0].endswith("backend 'reference' (built in) on CPU, exact")
+    assert any(re.fullmatch(r"  signs of zeros \.+ 2 passed", line) for line in lines)
+    assert re.fullmatch(r"\d+ passed, 0 failed", lines[-1])
