@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -128,26 +129,12 @@ def ask(plugins: Path, code: str, **environment: Any) -> Any:
 # ---- finding -------------------------------------------------------------------------
 
 
-def test_the_example_computes_beside_bad_plugins(plugins: Path) -> None:
-    code = """
-rng = np.random.default_rng(0)
-values = rng.random((3, 6, 7, 2))
-values[0] *= 1e-38  # subnormal in float32
-values[1] *= 200
-images = [values.astype(dtype) for dtype in ("f4", ">f8", "f2", "i8", "u1")]
-boxes = np.concatenate([rng.uniform(-0.3, 1.3, (30, 4)), [[0, 0, 1, 1], [1, 1, 0, 0], [3e38] * 4]])
-indices = np.arange(33) % 3
-different = [
-    [str(image.dtype), method, dtype, size]
-    for image in images for method in ("bilinear", "nearest")
-    for dtype in ("float32", "float64") for size in ((1, 1), (5, 9))
-    if len({cropkit.crop_and_resize(image, boxes, indices, size, method, -1.5, dtype=dtype,
-                                    backend=backend).tobytes()
-            for backend in ("example", "reference")}) != 1
-]
-json.dump([different, type(sys.modules["cropkit_example"].backend).__name__], sys.stdout)
-"""
-    assert ask(plugins, code) == [[], "ExampleBackend"]
+def test_the_example_passes_the_conformance_suite_beside_bad_plugins(plugins: Path) -> None:
+    report = python("", "-m", "cropkit.testing", "example", PYTHONPATH=plugins).stdout
+    assert "backend 'example' (cropkit-example 1.0) on CPU, exact\n" in report
+    assert "\n  bfloat16 images are not supported (" in report
+    assert "\n  the backend has no method grad_image (" in report
+    assert re.search(r"\n\d{3} passed, 0 failed\n$", report)
 
 
 def test_list_backends_gives_each_distribution_and_reason(plugins: Path) -> None:

@@ -1,18 +1,16 @@
 """The conformance suite: right backends pass it, and each wrong one is caught, by name."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import cropkit
 from cropkit.testing import BackendTests
-from cropkit.testing import __main__ as command
 from cropkit.testing._edges import flipped_cases
 
 from .children import python
@@ -95,6 +93,8 @@ CAUGHT = [
      {"operation": "crop_and_resize"}, "from six threads, and alone"),
     ("float16_sums", "narrow_sums_are_not_made_in_a_narrow_dtype", {},
      "4096 float32 ones to float16: 1 of 1 values differ, the first at [0, 0, 0, 0]: 2.048e+03"),
+    ("subnormal_sums_kept", "float32_sums_that_are_subnormal_are_zero", {},
+     "1.5e-38 - 1.2e-38, bilinear in float32"),
     ("updates_lost", "no_addition_is_lost", {"method": "bilinear"}, "200 equal boxes"),
     ("boxes_in_any_order", "twenty_runs_give_the_same_bits", {"operation": "grad_image"},
      "and the first"),
@@ -181,10 +181,103 @@ def test_a_backend_whose_module_imports_a_framework_is_caught(
 # ---- the command -----------------------------------------------------------------------
 
 
+def report(name: str, expression: str, status: int) -> list[str]:
+    """Lines that the command prints of the tests whose names match `expression`."""
+    command = ("-m", "cropkit.testing", name, "-k", expression)
+    return python("", *command, status=status).stdout.splitlines()
+
+
 def test_the_report_of_a_backend_that_passes() -> None:
-    child = python("", "-m", "cropkit.testing", "reference", "-k", "Protocol or zero or empty")
-    lines = child.stdout.splitlines()
-    assert lines[0].startswith("cropkit 0.")
-    assert lines[0].endswith("backend 'reference' (built in) on CPU, exact")
-    assert any(re.fullmatch(r"  signs of zeros \.+ 2 passed", line) for line in lines)
-    assert re.fullmatch(r"\d+ passed, 0 failed", lines[-1])
+    lines = report("reference", "registered or signs or empty", status=0)
+    assert lines == [
+        f"cropkit {cropkit.__version__}, backend 'reference' (built in) on CPU, exact",
+        "",
+        "Protocol and lazy import",
+        "  it is registered and well formed ....................................... passed",
+        "",
+        "Values: pixels, dtypes and layouts",
+        "  signs of zeros ......................................................... 2 passed",
+        "  empty calls ............................................................ passed",
+        "",
+        "Gradients",
+        "  empty gradients ........................................................ passed",
+        "",
+        "5 passed, 0 failed",
+    ]
+
+
+def test_the_report_of_a_backend_that_fails() -> None:
+    lines = report("tests.wrong_backends:fused_lerp", "fused or rounded", status=1)
+    assert lines[lines.index("Values: pixels, dtypes and layouts") + 1 : -2] == [
+        "  values that a fused multiply add rounds otherwise ...................... FAILED, passed",
+        "      [float32]",
+        "      -1 + (1 + e) * (1 - e): 1 of 1 values differ, the first at [0, 0, 0, 0]: "
+        "-1.4210855e-14 (a8800000), expected 0.0 (00000000)",
+        "  pixels are rounded to float32 first .................................... 5 passed",
+    ]
+    assert lines[-1] == "8 passed, 1 failed"
+
+
+def test_the_report_of_a_backend_that_refuses() -> None:
+    lines = report("tests.wrong_backends:all_refused", "something or empty or one_pixel", status=1)
+    assert (
+        "  one pixel images ....................................................... 2 refused"
+        in lines
+    )
+    assert lines[-4:] == ["", "refused: 4", "  not today (4)", "0 passed, 1 failed"]
+
+
+def test_the_report_of_a_class_of_tests() -> None:
+    lines = report("tests.test_testing:TestHooks", "streams", status=0)
+    assert lines[-4:] == [
+        "Tests that the class adds",
+        "  other streams were used ................................................ passed",
+        "",
+        "4 passed, 0 failed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expression", "says"),
+    [
+        ("nobody", "", "backend='nobody': no such backend; found: cpu, reference"),
+        ("tests.wrong_backends:nothing", "", "nothing"),
+        ("nothing_of_this_name:backend", "", "No module named 'nothing_of_this_name'"),
+        ("tests.children:PATIENCE", "", "it has name None: expected a str"),
+        ("pathlib:Path", "", "pathlib:Path is a class that is not derived from BackendTests"),
+        (
+            "tests.wrong_backends:one_gradient",
+            "",
+            "cannot be used here: it has no method grad_boxes",
+        ),
+        ("reference", "nothing_of_this_name", "no test was run, or not all were"),
+    ],
+)
+def test_a_report_on_nothing_is_a_failure(name: str, expression: str, says: str) -> None:
+    lines = report(name, expression, status=1)
+    assert says in lines[-3]
+    assert lines[-2:] == ["", "0 passed, 1 failed"]
+
+
+@pytest.mark.parametrize("missing", ["pytest", "hypothesis"])
+def test_what_is_missing_is_said(missing: str) -> None:
+    program = f"""
+        import sys
+        sys.modules[{missing!r}] = None
+        try:
+            import cropkit.testing
+        except ImportError as error:
+            print(error)
+    """
+    assert python(program).stdout == (
+        f"cropkit.testing needs pytest and hypothesis, and {missing} is not installed: "
+        "pip install 'cropkit[testing]'\n"
+    )
+
+
+def test_cropkit_itself_needs_neither() -> None:
+    program = """
+        import sys, cropkit
+        print([name for name in ("pytest", "hypothesis", "cropkit.testing") if name in sys.modules])
+    """
+    assert python(program).stdout == "[]\n"

@@ -13,7 +13,9 @@ from cropkit import Backend, _reference
 SOURCE: Final = Path(_reference.__file__).read_text()
 
 # Passages of _reference.py: where each method begins, with its arguments checked.
-FORWARD: Final = '        with np.errstate(all="ignore"):\n            out[...] = request.dtype.type'
+FORWARD: Final = (
+    '        with np.errstate(all="ignore"):\n            out[...] = request.dtype.type'
+)
 GRAD_IMAGE: Final = "            sums = np.zeros(request.image_shape, request.dtype)\n"
 POSITIONS: Final = "v = flush(flush(a * limit) + flush(np.arange(count).astype(real) * scale))"
 SCALE: Final = "scale = flush(flush(flush(b - a) * limit) / real(count - 1))"
@@ -59,7 +61,9 @@ CHANGES: Final = {
         "v = np.where((v > limit) & (v < limit * real(1.000001)), limit, v)\n"
         "    (where,) = np.nonzero(",
     ),
-    "middle_in_float32": Change(MIDDLE, "np.array([flush(flush(real(0.5) * flush(a + b)) * limit)])"),
+    "middle_in_float32": Change(
+        MIDDLE, "np.array([flush(flush(real(0.5) * flush(a + b)) * limit)])"
+    ),
     "nearest_to_even": Change(
         "index = np.minimum(floor + (v - floor.astype(real) >= real(0.5)), n - 1)",
         "index = np.rint(v).astype(np.intp)",
@@ -119,6 +123,7 @@ CHANGES: Final = {
         '            real = out.dtype if out.dtype.kind == "f" else request.dtype\n'
         "            sums = np.zeros(request.image_shape, real)\n",
     ),
+    "subnormal_sums_kept": Change(ADD, ADD.replace("flush(", "(")),
     "updates_lost": Change(
         ADD, ADD.replace("strict=True):\n", "strict=True):\n" + 16 * " " +
                          "if np.random.random() < 0.01: continue\n"),

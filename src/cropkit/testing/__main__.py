@@ -6,7 +6,6 @@ The exit status is 0 if every test passed and something ran.
 import argparse
 import importlib
 import os
-import sys
 
 import pytest
 
@@ -54,7 +53,6 @@ def tests_of(name: str) -> type[BackendTests]:
     module, colon, attribute = name.partition(":")
     if not colon:
         return type("Tests", (BackendTests,), {"backend": name})
-    sys.path.insert(0, "")
     found = getattr(importlib.import_module(module), attribute)
     if not isinstance(found, type):
         return type("Tests", (BackendTests,), {"backend": found, "module": module})

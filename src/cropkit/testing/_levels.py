@@ -8,7 +8,6 @@ from cropkit.testing._running import RunningTests
 from cropkit.testing._search import SearchTests
 from cropkit.testing._values import ValueTests
 
-
 LEVELS = (
     ProtocolTests, MaskTests, ValueTests, GradientTests, RunningTests, BadInputTests, SearchTests,
 )  # fmt: skip

@@ -55,8 +55,8 @@ class Report:
         """Print the line of the test that has ended, under the heading of its level."""
         if not self._test:
             return
-        level = next(level for level in LEVELS if self._test in vars(level))
-        title = (level.__doc__ or "").partition("\n")[0].rstrip(".")
+        titles = [str(level.__doc__).rstrip(".") for level in LEVELS if self._test in vars(level)]
+        title = titles[0] if titles else "Tests that the class adds"
         if title != self._level:
             self._level = title
             print(f"\n{title}")
