@@ -18,7 +18,8 @@ from cropkit import BackendError, Request, _backends
 from cropkit._request import check_forward
 from tests.children import python
 
-EXAMPLE = Path(__file__).parent / "example_plugin"
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "tests" / "example_plugin"
 CUDA = 2
 
 # Each: distribution, entry point's name, module source, and how the reason reads.
@@ -70,7 +71,9 @@ BAD = {
     "raises": (source("raises").replace("return None", "raise OSError('libcuda is broken')", 1),
                "it raised when asked: OSError: libcuda is broken"),
     "number": (source("number", unavailable=3), "its reason is a int: expected str or None"),
-    "absent": (source("absent", unavailable="no driver"), "no driver"),
+    "absent": (source("absent", unavailable="no driver", device=CUDA), "no driver"),
+    "wordy": (source("wordy", unavailable="no device;\n  1 was looked at"),
+              "no device; 1 was looked at"),
 }  # fmt: skip
 
 
@@ -130,11 +133,16 @@ def ask(plugins: Path, code: str, **environment: Any) -> Any:
 
 
 def test_the_example_passes_the_conformance_suite_beside_bad_plugins(plugins: Path) -> None:
+    """And the report is that of the documentation, which leaves lines out."""
     report = python("", "-m", "cropkit.testing", "example", PYTHONPATH=plugins).stdout
-    assert "backend 'example' (cropkit-example 1.0) on CPU, exact\n" in report
-    assert "\n  bfloat16 images are not supported (" in report
-    assert "\n  the backend has no method grad_image (" in report
     assert re.search(r"\n\d{3} passed, 0 failed\n$", report)
+    page = (ROOT / "docs" / "writing_a_backend.md").read_text()
+    _, _, rest = page.partition("```text\ncropkit ")
+    shown = ("cropkit " + rest.partition("```")[0]).splitlines()
+    printed = iter(re.sub(r"\(\d+ ms\)", "(1 ms)", report).splitlines())
+    for line in shown:
+        if line.strip() not in ("", "..."):
+            assert line in printed, f"the page has a line that is not printed there: {line}"
 
 
 def test_list_backends_gives_each_distribution_and_reason(plugins: Path) -> None:
@@ -196,6 +204,8 @@ json.dump([loaded, "importlib.metadata" in sys.modules], sys.stdout)
 def test_show_runtime_prints_each_reason(plugins: Path) -> None:
     text = python("", "-m", "cropkit", "info", PYTHONPATH=plugins).stdout
     assert "  example (cropkit-example 1.0) on CPU, exact: usable\n" in text
+    assert "  absent (cropkit-absent 2.5) on CUDA, exact: not usable: no driver\n" in text
+    assert "  cpu (cropkit-usurper 2.5): not usable: the name 'cpu' is already taken" in text
     for name, (_, reason) in BAD.items():
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} ("))
         assert f"  {name} (cropkit-{name} 2.5)" in line

@@ -1,9 +1,12 @@
 """Search: random calls, which hypothesis makes smaller when one fails."""
 
+import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +54,17 @@ class SearchTests(Suite):
     """Random calls."""
 
     def test_random_calls_equal_the_reference(self) -> None:
-        def check(call: Any, dtype: str, method: str, seed: int) -> None:
+        """Of every dtype and method that the backend does not refuse."""
+        offered = []
+        for dtype, method in itertools.product(SEARCHED, METHODS):
+            with contextlib.suppress(pytest.skip.Exception):
+                self.crop(np.ones((1, 2, 2, 1), dtype), [[0, 0, 1, 1]], [0], (2, 2), method)
+                offered.append((dtype, method))
+        if not offered:
+            pytest.skip("refused: every dtype and method")
+
+        def check(call: Any, kind: tuple[str, str], seed: int) -> None:
+            dtype, method = kind
             shape, boxes, indices, size = call
             image = pixels(shape, dtype, seed, 0.05 if self.exact else 0.0)
             arguments = (image, boxes, indices, size, method, -0.5)
@@ -60,8 +73,7 @@ class SearchTests(Suite):
                 scale = float(np.abs(image.astype(np.float64)).max())
             self.same(self.crop(*arguments), reference("crop_and_resize", *arguments), what, scale)
 
-        search(check, call=calls(), dtype=st.sampled_from(SEARCHED),
-               method=st.sampled_from(METHODS), seed=st.integers(0, 99))  # fmt: skip
+        search(check, call=calls(), kind=st.sampled_from(offered), seed=st.integers(0, 99))
 
     def test_random_image_gradients_equal_the_reference(self) -> None:
         self.require("grad_image")

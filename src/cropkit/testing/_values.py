@@ -1,6 +1,5 @@
 """Values: what is read at a sample, for every dtype, layout and size."""
 
-import itertools
 from typing import Any, Final
 
 import numpy as np
@@ -86,23 +85,21 @@ class ValueTests(Suite):
 
     @result_dtypes
     def test_values_that_a_fused_multiply_add_rounds_otherwise(self, dtype: str) -> None:
-        """By hand, and among random pixels: how many are those of a fused multiply-add."""
-        real = np.dtype(dtype).type
-        # -1 + (1 + e) * (1 - e): rounded, the product is 1 and the sum 0; fused, -e**2.
-        e = float(np.finfo(real).eps)
-        box, pixel = [[0, 1 - e, 0, 1 - e]], np.array([-1, e], real)
-        crop = self.crop(pixel.reshape(1, 1, 2, 1), box, [0], (1, 1), dtype=dtype)
-        self.same(crop, np.zeros_like(crop), "-1 + (1 + e) * (1 - e)", 1.0)
-        image = pixels((1, 1, 50, 16), dtype, 1)
-        expected = reference("crop_and_resize", image, [[0, 0.03, 0, 0.9]], [0], (1, 71),
-                             dtype=dtype)  # fmt: skip
-        result = self.crop(image, [[0, 0.03, 0, 0.9]], [0], (1, 71), dtype=dtype)
+        """Among random pixels, and by hand."""
+        image, more = pixels((1, 1, 50, 16), dtype, 1), ([[0, 0.03, 0, 0.9]], [0], (1, 71))
+        expected = reference("crop_and_resize", image, *more, dtype=dtype)
+        result = self.crop(image, *more, dtype=dtype)
         what = "random pixels"
         if dtype == "float32":
             fused = fused_lerp(image, 0.03, 0.9, 71)
             as_fused = np.count_nonzero((result == fused) & (result != expected))
             what = f"{what}, {as_fused} of them as a fused multiply-add gives them"
         self.same(result, expected, what, 128.0)
+        # -1 + (1 + e) * (1 - e): rounded, the product is 1 and the sum 0; fused, -e**2.
+        e = float(np.finfo(dtype).eps)
+        image = np.array([-1, e], dtype).reshape(1, 1, 2, 1)
+        crop = self.crop(image, [[0, 1 - e, 0, 1 - e]], [0], (1, 1), dtype=dtype)
+        self.same(crop, np.zeros_like(crop), "-1 + (1 + e) * (1 - e)", 1.0)
 
     def test_columns_are_interpolated_before_rows(self) -> None:
         """Rows first, the right column would round 8388608.5 to even, and the result be 0."""
@@ -184,16 +181,15 @@ class ValueTests(Suite):
         crop = self.row(tiny, (0, 1), 3, dtype=np.float64, pixel=np.float64)
         self.same(crop, tiny, "pixels of 5e-324")
 
+    @methods
     @pytest.mark.parametrize("image_dtype", ROUNDED)
-    def test_pixels_are_rounded_to_float32_first(self, image_dtype: str) -> None:
-        given, expected = ROUNDED[image_dtype]
-        for method in METHODS:
-            for place, value in enumerate(expected):
-                pixel = np.array(given[place], image_dtype)
-                crop = self.row(pixel, (0, 0), 1, method, pixel=image_dtype)
-                wanted = NAN if method == "bilinear" and value == INF else value
-                what = f"the {image_dtype} pixel {given[place]}, {method}"
-                self.same(crop, np.array([wanted], np.float32), what)
+    def test_pixels_are_rounded_to_float32_first(self, image_dtype: str, method: str) -> None:
+        for given, value in zip(*ROUNDED[image_dtype], strict=True):
+            pixel = np.array(given, image_dtype)
+            crop = self.row(pixel, (0, 0), 1, method, pixel=image_dtype)
+            wanted = NAN if method == "bilinear" and value == INF else value
+            what = f"the {image_dtype} pixel {given}, {method}"
+            self.same(crop, np.array([wanted], np.float32), what)
 
     @methods
     def test_float64_results_keep_what_float32_cannot(self, method: str) -> None:
@@ -248,9 +244,10 @@ class ValueTests(Suite):
                     assert memory_of(given) == before, f"{what}: the image was written to"
 
     @result_dtypes
-    def test_out_of_any_layout_and_nothing_around_it(self, dtype: str) -> None:
+    @methods
+    def test_out_of_any_layout_and_nothing_around_it(self, method: str, dtype: str) -> None:
         """The bytes around `out`, and between its elements, stay as they were."""
-        for depth, method in itertools.product((1, 3, 4), METHODS):
+        for depth in (1, 3, 4):
             image = pixels((2, 7, 23, depth), "uint8", 3)
             more = ([[0, 0, 1, 1], [0.9, 1.2, -0.1, 0.3]], [1, 0], (5, 29), method, 0.5)
             expected = reference("crop_and_resize", image, *more, dtype=dtype)
@@ -311,20 +308,16 @@ class ValueTests(Suite):
             result = self.crop(image, given_boxes, given_indices, (4, 5))
             self.same(result, expected, name, 255.0)
 
-    def test_inputs_are_left_alone(self) -> None:
+    @methods
+    def test_inputs_are_left_alone(self, method: str) -> None:
         image = pixels((2, 6, 9, 3), "float32", 5)
         boxes = np.array([[0, 0, 1, 1], [0.7, 0.2, -0.2, 1.3]], np.float32)
         indices = np.array([1, 0], np.intp)
         kept = [array.copy() for array in (image, boxes, indices)]
         there = self.to_device(image.copy())
-        for method in METHODS:
-            self.run("crop_and_resize", there, boxes, indices, (4, 5), method)
-        for name, array, before in zip(
-            ("image", "boxes", "box_indices"),
-            (self.from_device(there), boxes, indices),
-            kept,
-            strict=True,
-        ):
+        self.run("crop_and_resize", there, boxes, indices, (4, 5), method)
+        arrays = {"image": self.from_device(there), "boxes": boxes, "box_indices": indices}
+        for (name, array), before in zip(arrays.items(), kept, strict=True):
             assert array.tobytes() == before.tobytes(), f"{name} was written to"
 
 
