@@ -1,11 +1,11 @@
 """The conformance suite: right backends pass it, and each wrong one is caught, by name."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 
@@ -15,6 +15,16 @@ from cropkit.testing._edges import flipped_cases
 
 from .children import python
 from .conftest import BACKENDS
+from .far_device import (
+    AllocatesElsewhere,
+    CopiesOut,
+    FarArray,
+    FarBackend,
+    IgnoresStreams,
+    OverlooksOverlap,
+    stream,
+    synchronize,
+)
 from .wrong_backends import CHANGES, wrong
 
 # ---- right backends ------------------------------------------------------------------
@@ -24,24 +34,29 @@ for _name, _backend in BACKENDS.items():
     globals()[_class] = type(_class, (BackendTests,), {"backend": _backend})
 
 
-class TestHooks(BackendTests):
-    """Arrays that are made by the hooks, as those of a device are."""
+class TestFarDevice(BackendTests):
+    """Arrays that are not NumPy's, and streams."""
 
-    backend = "cpu"
-    streams = 0
+    backend = FarBackend()
 
-    def to_device(self, array: NDArray[Any]) -> NDArray[Any]:
-        assert array.flags.c_contiguous
-        assert array.flags.writeable
-        return array.copy()
+    def to_device(self, array: NDArray[Any]) -> FarArray:
+        assert array.flags.carray
+        assert array.dtype.isnative
+        return FarArray(array.copy())
 
-    @contextmanager
-    def stream(self) -> Iterator[None]:
-        type(self).streams += 1
-        yield
+    def from_device(self, array: FarArray) -> NDArray[Any]:
+        synchronize()
+        return array.memory
 
-    def test_other_streams_were_used(self) -> None:
-        assert self.streams > 1
+    def stream(self) -> AbstractContextManager[None]:
+        return stream()
+
+    def test_streams_were_used(self) -> None:
+        with self.stream():
+            array = self.to_device(np.zeros(1))
+            array[0] = 1
+            assert array.memory[0] == 0
+        assert self.from_device(array)[0] == 1
 
 
 # ---- wrong backends ------------------------------------------------------------------
@@ -125,6 +140,25 @@ def test_a_wrong_backend_is_caught(
 ) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(says)):
         getattr(suite_of(wrong(name)), f"test_{test}")(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("backend", "test", "says"),
+    [
+        (IgnoresStreams, "what_was_written_before_a_call_is_read_by_it",
+         "crop_and_resize: arrays rewritten for call 1: "),
+        (AllocatesElsewhere, "results_are_arrays_like_the_image_and_share_nothing_with_it",
+         "crop_and_resize on an array of device (2, 0) gave one of device (2, 1)"),
+        (CopiesOut, "out_is_filled_in_place", "crop_and_resize: the array given as out: "),
+        (OverlooksOverlap, "an_out_that_is_the_image_is_an_error",
+         "no error: expected ValueError with the words 'out overlaps image'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_device_is_caught(backend: type[FarBackend], test: str, says: str) -> None:
+    tests: Any = type("Tests", (TestFarDevice,), {"backend": backend()})()
+    arguments = () if "error" in test else ("crop_and_resize",)
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(says)):
+        getattr(tests, f"test_{test}")(*arguments)
 
 
 def test_every_wrong_backend_is_caught_by_some_test() -> None:
@@ -231,10 +265,10 @@ def test_the_report_of_a_backend_that_refuses() -> None:
 
 
 def test_the_report_of_a_class_of_tests() -> None:
-    lines = report("tests.test_testing:TestHooks", "streams", status=0)
+    lines = report("tests.test_testing:TestFarDevice", "streams", status=0)
     assert lines[-4:] == [
         "Tests that the class adds",
-        "  other streams were used ................................................ passed",
+        "  streams were used ...................................................... passed",
         "",
         "4 passed, 0 failed",
     ]

@@ -180,7 +180,7 @@ class _Entry:
             return f"it raised when asked: {_one_line(error)}"
         if reason is not None and not isinstance(reason, str):
             return f"its reason is a {type(reason).__name__}: expected str or None"
-        return reason
+        return None if reason is None else " ".join(reason.split())  # one line in every list
 
 
 # ---- choosing ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 import cropkit
 from cropkit import BackendError
-from cropkit._backends import device_name
+from cropkit._arrays import device_name
 from cropkit.testing import BackendTests, _named
 from cropkit.testing._report import Report
 
