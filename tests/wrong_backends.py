@@ -83,6 +83,7 @@ CHANGES: Final = {
         "ceil = np.ceil(v).astype(np.intp)", "ceil = floor + 1"
     ),
     "subnormals_kept": Change("if x.dtype != np.float32:", "if True:"),
+    "float64_flushed": Change("if x.dtype != np.float32:", "if False:"),
     "rounded_twice": Change(
         "flush(image[np.ix_(y, x)].astype(dtype))",
         "flush(image[np.ix_(y, x)].astype(np.float64).astype(dtype))",
@@ -144,7 +145,18 @@ CHANGES: Final = {
     ),
     "box_edges_swapped": Change("return np.stack([limit - second, second])",
                                 "return np.stack([second, limit - second])"),
+    "no_box_gradient_of_nearest": Change(
+        "        chunk_rows = max(",
+        '        if request.method == "nearest":\n            out[...] = 0\n            return\n'
+        "        chunk_rows = max(",
+    ),
+    "grads_strides_ignored": Change(
+        GRAD_IMAGE, '            grads = grads.ravel(order="K").reshape(grads.shape)\n' + GRAD_IMAGE
+    ),
     # ---- manners
+    "unavailable": Change(
+        '"""Nothing keeps it from running."""\n        return None', 'return "no driver"'
+    ),
     "all_refused": Change(
         '"""Every call is computed."""\n        return None', 'return "not today"'
     ),

@@ -8,13 +8,11 @@ from cropkit.testing._running import RunningTests
 from cropkit.testing._search import SearchTests
 from cropkit.testing._values import ValueTests
 
-LEVELS = (
-    ProtocolTests, MaskTests, ValueTests, GradientTests, RunningTests, BadInputTests, SearchTests,
-)  # fmt: skip
-
 
 # Last to first, since pytest runs the tests of the last base class first.
-class BackendTests(*reversed(LEVELS)):  # type: ignore[misc]
+class BackendTests(
+    SearchTests, BadInputTests, RunningTests, GradientTests, ValueTests, MaskTests, ProtocolTests
+):
     """Base class of a backend's tests.
 
     Derive a class whose name pytest collects, and set `backend`; the tests are inherited.
@@ -46,3 +44,6 @@ class BackendTests(*reversed(LEVELS)):  # type: ignore[misc]
     >>> class TestMine(BackendTests):
     ...     backend = "reference"
     """
+
+
+LEVELS = BackendTests.__bases__[::-1]

@@ -126,7 +126,3 @@ class ProtocolTests(Suite):
             assert answers[0] is None or (isinstance(answers[0], str) and answers[0].strip()), (
                 f"{what} is {answers[0]!r}: expected a sentence or None"
             )
-
-    def test_it_has_both_gradients_or_none(self) -> None:
-        have = [name for name in ("grad_image", "grad_boxes") if hasattr(self.entry.backend, name)]
-        assert len(have) != 1, f"the backend has {have[0]} alone: expected both gradients or none"
