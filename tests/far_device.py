@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cropkit import Request
-from cropkit._reference import ReferenceBackend
+from cropkit._cpu import backend as cpu
 
 from .test_arrays import CUDA, OnDevice
 
@@ -102,7 +102,7 @@ class FarBackend:
         self.launch(request, arrays, boxes.copy(), box_indices.copy(), out)
 
     def launch(self, request: Request, arrays: Any, boxes: Any, box_indices: Any, out: Any) -> None:
-        method = getattr(ReferenceBackend(), request.operation)
+        method = getattr(cpu, request.operation)
         given = [array.memory for array in arrays]
         queue(lambda: method(request, *given, boxes, box_indices, out.memory))
 
