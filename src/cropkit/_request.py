@@ -159,12 +159,12 @@ def check_forward(
     checked_method = _check_method(method)
     result_dtype = _FLOAT32 if dtype is None else _check_dtype(dtype)
     if num_threads is not None:
-        num_threads = _check_num_threads(num_threads)
-    extrapolation_value = _check_extrapolation_value(extrapolation_value)
+        num_threads = check_num_threads(num_threads)
+    extrapolation_value = check_extrapolation_value(extrapolation_value)
     in_float64 = result_dtype is _FLOAT64
     indices = _checks.plain_call(image, boxes, box_indices, crop_size, in_float64)
     if indices is None:
-        crop_size = _check_crop_size(crop_size)
+        crop_size = check_crop_size(crop_size)
         checked: Any = _check_image(image)
         boxes = _check_boxes(boxes, result_dtype)
         indices = _check_box_indices(box_indices, len(boxes), checked.shape[0])
@@ -219,7 +219,7 @@ def check_grad_image(
     result_dtype = _FLOAT32 if dtype is None else _check_image_dtype(dtype)
     real = _FLOAT64 if result_dtype == _FLOAT64 else _FLOAT32
     if num_threads is not None:
-        num_threads = _check_num_threads(num_threads)
+        num_threads = check_num_threads(num_threads)
     image_shape = _check_image_size(image_size)
     checked = _check_grads(grads)
     boxes = _check_boxes(boxes, real)
@@ -258,7 +258,7 @@ def check_grad_boxes(
     checked_method = _check_method(method)
     real = _FLOAT32 if dtype is None else _check_dtype(dtype)
     if num_threads is not None:
-        num_threads = _check_num_threads(num_threads)
+        num_threads = check_num_threads(num_threads)
     crops = _check_grads(grads)
     checked = _check_image(image)
     boxes = _check_boxes(boxes, real)
@@ -415,7 +415,8 @@ def _check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.
     return indices
 
 
-def _check_crop_size(value: object) -> tuple[int, int]:
+def check_crop_size(value: object) -> tuple[int, int]:
+    """Return `value` as two positive integers."""
     expected = "expected two positive integers, (crop_height, crop_width)"
     height, width = _check_integers(value, "crop_size", 2, expected)
     if height < 1 or width < 1:
@@ -487,7 +488,8 @@ def _to_dtype(value: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _check_extrapolation_value(value: object) -> float:
+def check_extrapolation_value(value: object) -> float:
+    """Return `value`, a real number, as a float."""
     if type(value) is float:
         return value
     try:
@@ -500,7 +502,8 @@ def _check_extrapolation_value(value: object) -> float:
     raise TypeError(f"extrapolation_value={value!r}: expected a real number")
 
 
-def _check_num_threads(value: int) -> int:
+def check_num_threads(value: int) -> int:
+    """Return `value` as a positive integer."""
     try:
         count = operator.index(value)
     except TypeError:
