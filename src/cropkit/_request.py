@@ -156,8 +156,8 @@ def check_forward(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    checked_method = _check_method(method)
-    result_dtype = _FLOAT32 if dtype is None else _check_dtype(dtype)
+    checked_method = check_method(method)
+    result_dtype = _FLOAT32 if dtype is None else check_dtype(dtype)
     if num_threads is not None:
         num_threads = check_num_threads(num_threads)
     extrapolation_value = check_extrapolation_value(extrapolation_value)
@@ -167,7 +167,7 @@ def check_forward(
         crop_size = check_crop_size(crop_size)
         checked: Any = _check_image(image)
         boxes = _check_boxes(boxes, result_dtype)
-        indices = _check_box_indices(box_indices, len(boxes), checked.shape[0])
+        indices = check_box_indices(box_indices, len(boxes), checked.shape[0])
         device, own = _place(checked)
     else:
         device, own = _CPU, image
@@ -215,7 +215,7 @@ def check_grad_image(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    checked_method = _check_method(method)
+    checked_method = check_method(method)
     result_dtype = _FLOAT32 if dtype is None else _check_image_dtype(dtype)
     real = _FLOAT64 if result_dtype == _FLOAT64 else _FLOAT32
     if num_threads is not None:
@@ -224,7 +224,7 @@ def check_grad_image(
     checked = _check_grads(grads)
     boxes = _check_boxes(boxes, real)
     _check_grads_fit(checked, len(boxes), image_shape[3], "image_size")
-    box_indices = _check_box_indices(box_indices, len(boxes), image_shape[0])
+    box_indices = check_box_indices(box_indices, len(boxes), image_shape[0])
     device, own = _place(checked)
     request = Request(
         image_shape, result_dtype, len(boxes), cast(tuple[int, int], checked.shape[1:3]),
@@ -255,15 +255,15 @@ def check_grad_boxes(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    checked_method = _check_method(method)
-    real = _FLOAT32 if dtype is None else _check_dtype(dtype)
+    checked_method = check_method(method)
+    real = _FLOAT32 if dtype is None else check_dtype(dtype)
     if num_threads is not None:
         num_threads = check_num_threads(num_threads)
     crops = _check_grads(grads)
     checked = _check_image(image)
     boxes = _check_boxes(boxes, real)
     _check_grads_fit(crops, len(boxes), checked.shape[3], "image")
-    box_indices = _check_box_indices(box_indices, len(boxes), checked.shape[0])
+    box_indices = check_box_indices(box_indices, len(boxes), checked.shape[0])
     device, own = _place(checked)
     _check_device(crops, "grads", device)
     request = Request(
@@ -309,7 +309,8 @@ def _check_device(
         )
 
 
-def _check_method(value: object) -> Method:
+def check_method(value: object) -> Method:
+    """Return `value` as one of the methods."""
     if not isinstance(value, str) or value not in _METHODS:
         raise ValueError(f"method={value!r}: expected 'bilinear' or 'nearest'")
     return cast(Method, value)
@@ -385,7 +386,8 @@ def _check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
     return boxes
 
 
-def _check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.intp]:
+def check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.intp]:
+    """Return `value` as an index below `batch` for each box."""
     if value is None:
         if batch == 1:
             return np.zeros(num_boxes, np.intp)
@@ -453,7 +455,8 @@ def _check_integers(value: object, name: str, count: int, expected: str) -> tupl
         raise TypeError(f"{name}={tuple(given)!r}: {expected}") from None
 
 
-def _check_dtype(value: DTypeLike) -> np.dtype[Any]:
+def check_dtype(value: DTypeLike) -> np.dtype[Any]:
+    """Return `value` as NumPy's float32 or float64."""
     try:
         dtype = _to_dtype(value)
     except (TypeError, ValueError):
