@@ -37,12 +37,12 @@ demo: $(VENV)/cropkit.stamp ## crop a photograph, write demo.png
 	$(RUN) cropkit demo
 
 .PHONY: test
-test: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp ## what to run before every commit, without TensorFlow
-	$(RUN) pytest -m 'not oracle and not large and not build'
+test: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp ## what to run before every commit, without a framework
+	$(RUN) pytest -m 'not oracle and not frameworks and not large and not build'
 
 # Here every test must run: a skip is a failure.
 .PHONY: test-full
-test-full: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-oracle.stamp ## all tests, compared with TensorFlow too
+test-full: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-frameworks.stamp ## all tests, with PyTorch, JAX and TensorFlow
 	$(RUN) pytest -p tests.no_skips
 
 # Stubs are compared with the modules that this CPU can import.

@@ -6,7 +6,9 @@ HYPOTHESIS_PROFILE
     ``quick`` (default), or ``full`` with many more examples; ``ci`` is ``full``.
 """
 
+import importlib
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,37 @@ def each_cpu_backend(request: pytest.FixtureRequest) -> Backend:
     """Return the kernels of each instruction set of this build and CPU."""
     backend: Backend = request.param
     return backend
+
+
+def framework(name: str, requirement: str) -> Any:
+    """Import a framework, with the warnings of its own code; its absence is no skip."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            pytest.fail(f"{name} is missing: pip install {requirement}")
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """Return PyTorch."""
+    return framework("torch", "torch==2.13.0")
+
+
+@pytest.fixture(scope="session")
+def jax() -> Any:
+    """Return JAX."""
+    return framework("jax", "jax")
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> Any:
+    """Return TensorFlow, deterministic: else threads add to one pixel without order."""
+    tf = framework("tensorflow", "tensorflow-cpu==2.21.0")
+    tf.config.experimental.enable_op_determinism()
+    return tf
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,15 @@ json.dump([sorted(m for m in new if m.startswith("cropkit")),
     assert not openmp  # loaded with the kernels, which see to how its workers wait
 
 
+@pytest.mark.parametrize(
+    ("name", "title"), [("torch", "PyTorch"), ("jax", "JAX"), ("tensorflow", "TensorFlow")]
+)
+def test_a_module_for_a_framework_says_what_to_install(name: str, title: str) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None; import cropkit.{name}"
+    message = python(code, status=1).stderr.splitlines()[-1]
+    assert message == f"ImportError: cropkit.{name} needs {title}: pip install {name}"
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_isa_is_forced_and_no_other_is_imported(isa: str) -> None:
     code = """

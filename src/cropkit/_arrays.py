@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 # DLPack's numbers of memory that the CPU reads: its own, and what CUDA and ROCm have pinned.
 _HOST_DEVICES: Final = frozenset({1, 3, 11})
 _DEVICE_NAMES: Final = {1: "CPU", 2: "CUDA", 4: "OpenCL", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
-# JAX shares memory that begins at a multiple of this, and copies other.
+# JAX, and TensorFlow in a graph, share memory that begins at a multiple of this, and copy other.
 _ALIGNMENT: Final = 64
 
 
@@ -124,6 +124,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: object) -> NDArray
     return np.empty(shape, dtype) if library is None else library.empty(shape, dtype)
 
 
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Allocate memory that every library shares."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def hand_over(result: Any, like: object) -> Any:
     """Return `result`, which nobody else holds, as an array of the library of `like`."""
     library = library_of(like)
@@ -164,10 +172,7 @@ class Library:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Allocate memory that `adopt` need not copy."""
-        size = math.prod(shape) * dtype.itemsize
-        memory = np.empty(size + _ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % _ALIGNMENT
-        return memory[start : start + size].view(dtype).reshape(shape)
+        return aligned_empty(shape, dtype)
 
     def adopt(self, result: NDArray[Any], like: Any) -> Any:
         """Make an array of this library on the memory of `result`."""

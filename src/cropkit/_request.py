@@ -525,6 +525,12 @@ def _allocate(
     """Allocate the result, for the library of `like`; off the CPU, leave it to the backend."""
     if device is not _CPU:
         return None
+    check_memory(shape, dtype)
+    return np.empty(shape, dtype) if type(like) is np.ndarray else _arrays.empty(shape, dtype, like)
+
+
+def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Check that a result can be had."""
     size = math.prod(shape) * dtype.itemsize
     if size == 0:
         # NumPy makes no array whose axes overflow together, not even an empty one.
@@ -534,7 +540,6 @@ def _allocate(
             f"the result, {shape} {dtype}, is larger than this machine's memory "
             f"({_memory_bytes():.3g} bytes)"
         )
-    return np.empty(shape, dtype) if type(like) is np.ndarray else _arrays.empty(shape, dtype, like)
 
 
 @cache

@@ -1,0 +1,237 @@
+"""crop_and_resize for TensorFlow: in place of ``tf.image.crop_and_resize``.
+
+>>> import tensorflow as tf
+>>> from cropkit.tensorflow import crop_and_resize
+>>> image = tf.reshape(tf.range(11.0), (1, 1, 11, 1))
+>>> boxes = tf.constant([[0.0, 0.1, 0.0, 0.4]])
+>>> with tf.GradientTape() as tape:
+...     tape.watch(boxes)
+...     crops = crop_and_resize(image, boxes, [0], (1, 1))
+>>> tape.gradient(crops, boxes).numpy()
+array([[0., 5., 0., 5.]], dtype=float32)
+
+Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a graph,
+``tf.numpy_function`` calls them. A ``tf.custom_gradient`` says which gradients belong to which.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+try:
+    import tensorflow as tf
+except ImportError as error:
+    raise ImportError("cropkit.tensorflow needs TensorFlow: pip install tensorflow") from error
+
+import cropkit
+from cropkit import _arrays
+from cropkit._request import (
+    Method,
+    check_box_indices,
+    check_crop_size,
+    check_dtype,
+    check_extrapolation_value,
+    check_memory,
+    check_method,
+    check_num_threads,
+)
+
+__all__ = ["crop_and_resize"]
+
+
+@tf.autograph.experimental.do_not_convert
+def crop_and_resize(
+    image: tf.Tensor,
+    boxes: tf.Tensor,
+    box_indices: tf.Tensor | None,
+    crop_size: tf.Tensor | Sequence[int],
+    method: str = "bilinear",
+    extrapolation_value: float = 0.0,
+    name: str | None = None,
+    *,
+    dtype: DTypeLike | None = None,
+    num_threads: int | None = None,
+    backend: str | None = None,
+) -> tf.Tensor:
+    """Cut boxes out of images and resize each to the same size; differentiable.
+
+    The arguments, and with the default `dtype` every bit of the result and of the image's
+    gradient in float32, are those of ``tf.image.crop_and_resize`` on the CPU (of its gradient
+    under ``enable_op_determinism``). The gradient of the boxes is nearer to the true value.
+
+    Parameters
+    ----------
+    image : tf.Tensor, shape (batch, height, width, depth)
+        Images of any dtype that `cropkit.crop_and_resize` takes.
+    boxes : tf.Tensor, shape (num_boxes, 4)
+        ``[y1, x1, y2, x2]``, normalized.
+    box_indices : tf.Tensor of int, shape (num_boxes,), or None
+        The image of each box. None, where it is unambiguous, is known in eager mode and for
+        static shapes.
+    crop_size : tf.Tensor of int, shape (2,)
+        ``(crop_height, crop_width)`` in pixels, both at least 1.
+    method : {"bilinear", "nearest"}, default "bilinear"
+        Interpolation between pixels. The gradient of the boxes is that of bilinear for both.
+    extrapolation_value : float, default 0.0
+        The value of crop pixels that lie outside the image.
+    name : str, optional
+        Of the operation in a graph.
+    dtype : dtype_like, default float32
+        Of the result and of all arithmetic, float32 or float64.
+    num_threads, backend
+        As in `cropkit.crop_and_resize`, for the gradients too; `backend` is a name.
+
+    Returns
+    -------
+    tf.Tensor, shape (num_boxes, crop_height, crop_width, depth)
+        The crops; of as much of this shape as is known statically.
+
+    Notes
+    -----
+    A graph that calls back into Python runs in the process that made it: it is not for a
+    SavedModel, nor for ``jit_compile=True``. The gradients cannot be differentiated again.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from cropkit.tensorflow import crop_and_resize
+    >>> @tf.function
+    ... def thumbnails(images):
+    ...     boxes = tf.tile([[0.0, 0.0, 1.0, 1.0]], (2, 1))
+    ...     return crop_and_resize(images, boxes, [0, 1], (32, 32))
+    >>> thumbnails(tf.zeros((2, 480, 640, 3))).shape
+    TensorShape([2, 32, 32, 3])
+    """
+    how = _How(
+        check_method(method), check_extrapolation_value(extrapolation_value),
+        check_dtype(np.float32 if dtype is None else dtype),
+        None if num_threads is None else check_num_threads(num_threads), backend,
+    )  # fmt: skip
+    with tf.name_scope(name or "crop_and_resize"):
+        image = tf.convert_to_tensor(image)
+        boxes = tf.convert_to_tensor(boxes, dtype_hint=tf.as_dtype(how.dtype))
+        if not tf.executing_eagerly():  # else all is checked on the way
+            image, boxes = tf.ensure_shape(image, [None] * 4), tf.ensure_shape(boxes, [None, 4])
+        if box_indices is None:
+            box_indices = check_box_indices(None, boxes.shape[0], image.shape[0])
+        indices = tf.convert_to_tensor(box_indices, dtype_hint=tf.int32)
+        static = tf.get_static_value(crop_size)
+        size = tf.convert_to_tensor(crop_size if static is None else check_crop_size(static))
+        return _crop_and_resize(how, image, boxes, indices, size)
+
+
+class _How(NamedTuple):
+    """What is no tensor of a call."""
+
+    method: Method
+    extrapolation_value: float
+    dtype: np.dtype[Any]
+    num_threads: int | None
+    backend: str | None
+
+    @property
+    def runs(self) -> dict[str, Any]:
+        """The keywords that choose what runs."""
+        return {"num_threads": self.num_threads, "backend": self.backend}
+
+
+# ---- what TensorFlow differentiates -------------------------------------------------------
+# `compute` gets the tensors, or NumPy's views of them in a graph.
+
+
+def _crop_and_resize(how: _How, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
+    static = tf.get_static_value(size)
+    rows, columns = (None, None) if static is None else static
+
+    def compute(image: Any, boxes: Any, indices: Any, size: Any, out: Any) -> Any:
+        return cropkit.crop_and_resize(
+            image, boxes, indices, np.asarray(size), how.method, how.extrapolation_value,
+            dtype=how.dtype, out=out, **how.runs,
+        )  # fmt: skip
+
+    def shape(image: Any, boxes: Any, indices: Any, size: Any) -> tuple[int, ...]:
+        return (len(boxes), *check_crop_size(size), image.shape[3])
+
+    @tf.custom_gradient
+    def crops(image: Any, boxes: Any) -> Any:
+        def gradient(grads: Any) -> tuple[Any, Any]:
+            of_image = None
+            if image.dtype.is_floating:
+                of_image = _grad_image(how, grads, image, boxes, indices)
+            return of_image, _grad_boxes(how, grads, image, boxes, indices)
+
+        result = _call(compute, shape, how.dtype, image, boxes, indices, size)
+        return _with_shape(result, (boxes.shape[0], rows, columns, image.shape[3])), gradient
+
+    return crops(image, boxes)
+
+
+def _grad_image(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
+    # Samples lie where the forward call put them, in its dtype; 16 bits are rounded to by the
+    # kernel, which saves a float32 image.
+    short = image.dtype.size == 2 and how.dtype == np.float32
+    dtype = np.dtype(image.dtype.as_numpy_dtype) if short else how.dtype
+
+    def compute(grads: Any, boxes: Any, indices: Any, size: Any, out: Any) -> Any:
+        return cropkit.crop_and_resize_grad_image(
+            grads, boxes, indices, np.asarray(size), how.method, dtype=dtype, out=out, **how.runs
+        )
+
+    def shape(grads: Any, boxes: Any, indices: Any, size: Any) -> tuple[int, ...]:
+        return tuple(size)
+
+    @tf.custom_gradient
+    def of_image(grads: Any, boxes: Any) -> Any:
+        size = tf.shape(image, tf.int64)
+        return _call(compute, shape, dtype, grads, boxes, indices, size), _refuse
+
+    return tf.cast(_with_shape(of_image(grads, boxes), image.shape), image.dtype)
+
+
+def _grad_boxes(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
+    def compute(grads: Any, image: Any, boxes: Any, indices: Any, out: Any) -> Any:
+        return cropkit.crop_and_resize_grad_boxes(
+            grads, image, boxes, indices, method=how.method, dtype=how.dtype, out=out, **how.runs
+        )
+
+    def shape(grads: Any, image: Any, boxes: Any, indices: Any) -> tuple[int, ...]:
+        return (len(boxes), 4)
+
+    @tf.custom_gradient
+    def of_boxes(grads: Any, image: Any, boxes: Any) -> Any:
+        return _call(compute, shape, how.dtype, grads, image, boxes, indices), _refuse
+
+    return tf.cast(_with_shape(of_boxes(grads, image, boxes), boxes.shape), boxes.dtype)
+
+
+def _refuse(*_: Any) -> Any:
+    raise NotImplementedError("the gradients of crop_and_resize cannot be differentiated again")
+
+
+# ---- what TensorFlow calls ----------------------------------------------------------------
+
+
+def _call(
+    compute: Callable[..., Any], shape: Callable[..., tuple[int, ...]], dtype: np.dtype[Any],
+    *tensors: Any,
+) -> Any:  # fmt: skip
+    """Compute now, or whenever the graph runs; then with a result of `shape`."""
+    if tf.executing_eagerly():
+        return compute(*tensors, out=None)
+
+    def when_run(*arrays: NDArray[Any]) -> NDArray[Any]:
+        size = shape(*arrays)
+        check_memory(size, dtype)
+        result: NDArray[Any] = compute(*arrays, out=_arrays.aligned_empty(size, dtype))
+        return result
+
+    # Without state: what nobody needs is not computed, a gradient for example.
+    return tf.numpy_function(when_run, tensors, tf.as_dtype(dtype), stateful=False)
+
+
+def _with_shape(tensor: Any, shape: Any) -> Any:
+    """Tell a graph as much of a tensor's shape as is known."""
+    tensor.set_shape(shape)
+    return tensor
