@@ -117,9 +117,18 @@ def crop_and_resize(
         if box_indices is None:
             box_indices = check_box_indices(None, boxes.shape[0], image.shape[0])
         indices = tf.convert_to_tensor(box_indices, dtype_hint=tf.int32)
-        static = tf.get_static_value(crop_size)
-        size = tf.convert_to_tensor(crop_size if static is None else check_crop_size(static))
-        return _crop_and_resize(how, image, boxes, indices, size)
+        return _crop_and_resize(how, image, boxes, indices, _size(crop_size))
+
+
+def _size(given: Any) -> Any:
+    """Return ``crop_size`` as a tensor, checked if it is known by now."""
+    if any(map(tf.is_tensor, tf.nest.flatten(given))):  # a tensor, or a list with tensors in it
+        given = tf.convert_to_tensor(given)
+        static = tf.get_static_value(given)
+        if static is None:
+            return given
+        given = static
+    return tf.convert_to_tensor(check_crop_size(given))
 
 
 class _How(NamedTuple):
