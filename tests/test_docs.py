@@ -1,6 +1,7 @@
 """What the words show works: code blocks, docstrings, links, and the API page."""
 
 import doctest
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -8,10 +9,15 @@ from pathlib import Path
 import pytest
 
 import cropkit
+from tests.children import python
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 WITH_CODE = [path for path in DOCUMENTS if "```python\n" in path.read_text()]
+# Their programs run where the frameworks are.
+OF_FRAMEWORKS = {
+    ROOT / "docs" / "frameworks" / f"{name}.md" for name in ("torch", "jax", "tensorflow")
+}
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|^```\{(?:image|include)\} (\S+)", re.MULTILINE)
 PUBLIC = [name for name in cropkit.__all__ if name != "__version__"]
@@ -49,8 +55,15 @@ def test_the_documents_were_found():
     assert len(code_blocks(ROOT / "docs" / "tutorial.md")) > 10
 
 
-@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_code_blocks_run(path, tmp_path, monkeypatch):
+def marked(path):
+    marks = [pytest.mark.frameworks] if path in OF_FRAMEWORKS else []
+    return pytest.param(path, id=path.relative_to(ROOT).as_posix(), marks=marks)
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in WITH_CODE])
+def test_code_blocks_run(path, tmp_path, monkeypatch, request):
+    if path in OF_FRAMEWORKS:
+        request.getfixturevalue(path.stem)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
     for line, source in code_blocks(path):
@@ -69,6 +82,25 @@ def test_docstring_examples_run(name):
 
 def test_package_docstring_examples_run():
     assert run_examples(cropkit.__doc__, {}, "cropkit")
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("name", [path.stem for path in sorted(OF_FRAMEWORKS)])
+def test_docstring_examples_for_frameworks_run(name, request):
+    request.getfixturevalue(name)
+    module = importlib.import_module(f"cropkit.{name}")
+    for thing in (module, module.crop_and_resize):
+        assert run_examples(inspect.getdoc(thing), {}, f"cropkit.{name}")
+
+
+@pytest.mark.frameworks
+def test_the_example_moves_its_boxes(torch, tmp_path):
+    done = python("", str(ROOT / "docs" / "examples" / "move_boxes.py"),
+                  "--steps", "100", "--output", str(tmp_path / "moved.png"))  # fmt: skip
+    off = re.findall(r"off by up to (\d+) pixels, then by ([\d.]+)$", done.stdout, re.MULTILINE)
+    assert len(off) == 3
+    assert all(float(before) >= 40 and float(after) < 1 for before, after in off), done.stdout
+    assert (tmp_path / "moved.png").stat().st_size > 50_000
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -97,12 +97,10 @@ def crop_and_resize(
     --------
     >>> import tensorflow as tf
     >>> from cropkit.tensorflow import crop_and_resize
-    >>> @tf.function
-    ... def thumbnails(images):
-    ...     boxes = tf.tile([[0.0, 0.0, 1.0, 1.0]], (2, 1))
-    ...     return crop_and_resize(images, boxes, [0, 1], (32, 32))
-    >>> thumbnails(tf.zeros((2, 480, 640, 3))).shape
-    TensorShape([2, 32, 32, 3])
+    >>> images = tf.zeros((2, 480, 640, 3))
+    >>> boxes = [[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 1.0, 1.0]]
+    >>> crop_and_resize(images, boxes, [0, 1], (224, 224)).shape
+    TensorShape([2, 224, 224, 3])
     """
     how = _How(
         check_method(method), check_extrapolation_value(extrapolation_value),
