@@ -71,6 +71,7 @@ def jax() -> Any:
 def tensorflow() -> Any:
     """Return TensorFlow, deterministic: else threads add to one pixel without order."""
     tf = framework("tensorflow", "tensorflow-cpu==2.21.0")
+    assert tf.__version__.startswith("2.21."), f"TensorFlow is {tf.__version__}: expected 2.21"
     tf.config.experimental.enable_op_determinism()
     return tf
 

@@ -3,8 +3,6 @@
 The environment's settings are those of ``test_oracle.py``.
 """
 
-import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -20,22 +18,6 @@ from .test_oracle import CALLS, FIXED_SEED, FRESH_SEED, random_boxes
 
 pytestmark = pytest.mark.oracle
 SEEDS = pytest.mark.parametrize("seed", [FIXED_SEED, FRESH_SEED], ids=["fixed", "fresh"])
-
-
-@pytest.fixture(scope="module")
-def tensorflow() -> Any:
-    """Return TensorFlow, deterministic; its absence is a failure and not a skip."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import tensorflow as tf
-        except ImportError:
-            pytest.fail("TensorFlow is missing: pip install tensorflow-cpu==2.21.0")
-    assert tf.__version__.startswith("2.21."), f"TensorFlow is {tf.__version__}: expected 2.21"
-    # Without it, threads add to the same pixel without synchronisation.
-    tf.config.experimental.enable_op_determinism()
-    return tf
 
 
 def random_call(rng: np.random.Generator) -> tuple[Any, ...]:

@@ -10,7 +10,6 @@ CROPKIT_ORACLE_SEED
 
 import os
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -34,20 +33,12 @@ Operator = Callable[..., NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
-def operator() -> Operator:
-    """Return TensorFlow's operator; its absence is a failure and not a skip."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import tensorflow as tf
-        except ImportError:
-            pytest.fail("TensorFlow is missing: pip install tensorflow-cpu==2.21.0")
-    assert tf.__version__.startswith("2.21."), f"TensorFlow is {tf.__version__}: expected 2.21"
+def operator(tensorflow: Any) -> Operator:
+    """Return TensorFlow's operator."""
 
     def crop_and_resize(*arguments: Any) -> NDArray[np.float32]:
-        with tf.device("CPU"):
-            result: NDArray[np.float32] = tf.image.crop_and_resize(*arguments).numpy()
+        with tensorflow.device("CPU"):
+            result: NDArray[np.float32] = tensorflow.image.crop_and_resize(*arguments).numpy()
         return result
 
     return crop_and_resize
