@@ -12,18 +12,11 @@ import cropkit
 
 from .cases import DTYPES, METHODS, dtype_of, pixels
 from .children import python
+from .frameworks import BOXES, GRADS, IMAGE, INDICES, SHAPE, SIZE, record_gradients
 from .recording import Recording
 
 pytestmark = pytest.mark.frameworks
 
-BOXES: Final = np.array(
-    [[0, 0, 1, 1], [0.9, 0.1, 0.2, 0.8], [-0.2, 0, 0.5, 1.3], [0.3, 0.3, 0.3, 0.3]], np.float32
-)
-INDICES: Final = np.array([1, 0, 1, 1], np.int32)
-SIZE: Final = (4, 7)
-SHAPE: Final = (2, 6, 5, 3)
-IMAGE: Final = pixels(SHAPE, "float32")
-GRADS: Final = pixels((4, *SIZE, 3), "float32", 1)
 # Without 64 bits in JAX.
 SHORT_DTYPES: Final = [dtype for dtype in DTYPES if dtype_of(dtype).itemsize < 8]
 
@@ -154,19 +147,7 @@ def test_gradients(dtype: str, method: str, crop: Any, jax: Any, bits_equal: Any
 def test_only_the_gradients_asked_for_are_computed(
     crop: Any, jax: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    computed = []
-
-    def record(name: str) -> None:
-        function = getattr(cropkit, f"crop_and_resize_grad_{name}")
-
-        def recorded(*arguments: Any, **options: Any) -> Any:
-            computed.append(name)
-            return function(*arguments, **options)
-
-        monkeypatch.setattr(cropkit, f"crop_and_resize_grad_{name}", recorded)
-
-    record("image")
-    record("boxes")
+    computed = record_gradients(monkeypatch)
     jax.block_until_ready(jax.grad(lambda image: crop(image, BOXES, INDICES, SIZE).sum())(IMAGE))
     jax.block_until_ready(jax.grad(lambda boxes: crop(IMAGE, boxes, INDICES, SIZE).sum())(BOXES))
     assert computed == ["image", "boxes"]

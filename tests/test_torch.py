@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,18 +12,10 @@ import cropkit
 
 from .cases import DTYPES, METHODS, dtype_of, pixels
 from .children import python
+from .frameworks import BOXES, GRADS, IMAGE, INDICES, SHAPE, SIZE, record_gradients
 from .recording import Recording
 
 pytestmark = pytest.mark.frameworks
-
-BOXES: Final = np.array(
-    [[0, 0, 1, 1], [0.9, 0.1, 0.2, 0.8], [-0.2, 0, 0.5, 1.3], [0.3, 0.3, 0.3, 0.3]], np.float32
-)
-INDICES: Final = np.array([1, 0, 1, 1])
-SIZE: Final = (4, 7)
-SHAPE: Final = (2, 6, 5, 3)
-IMAGE: Final = pixels(SHAPE, "float32")
-GRADS: Final = pixels((4, *SIZE, 3), "float32", 1)
 
 
 @pytest.fixture(scope="module")
@@ -268,19 +260,7 @@ def test_the_gradient_of_a_float32_image_with_float64_boxes_is_float64_inside(
 def test_only_the_gradients_asked_for_are_computed(
     torch: Any, crop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    computed = []
-
-    def record(name: str) -> None:
-        function = getattr(cropkit, f"crop_and_resize_grad_{name}")
-
-        def recorded(*arguments: Any, **options: Any) -> Any:
-            computed.append(name)
-            return function(*arguments, **options)
-
-        monkeypatch.setattr(cropkit, f"crop_and_resize_grad_{name}", recorded)
-
-    record("image")
-    record("boxes")
+    computed = record_gradients(monkeypatch)
     for of_image, of_boxes in ((True, False), (False, True), (True, True)):
         image = torch.tensor(IMAGE, requires_grad=of_image)
         boxes = torch.tensor(BOXES, requires_grad=of_boxes)

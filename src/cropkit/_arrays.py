@@ -94,6 +94,16 @@ def numpy_dtype(dtype: object) -> np.dtype[Any]:
     return _bfloat16() if name == "bfloat16" else np.dtype(name)
 
 
+def grad_image_dtype(image_dtype: Any, real: Any) -> Any:
+    """Return the dtype to ask for, of any library, to get an image's gradient.
+
+    Samples lie where the forward call put them, in its dtype, `real`. 16 bits are left to the
+    kernel to round its float32 sums to, which saves a float32 image; every other dtype is
+    that of the sums, for the caller to convert.
+    """
+    return image_dtype if image_dtype.itemsize == 2 and real.itemsize == 4 else real
+
+
 def _name(dtype: object) -> str:
     """``float32`` of NumPy's, TensorFlow's or (``torch.float32``) PyTorch's."""
     name: object = getattr(dtype, "name", None)

@@ -37,6 +37,7 @@ except ImportError:  # it is experimental, and may go or change its name
     buffer_callback = None
 
 import cropkit
+from cropkit._arrays import grad_image_dtype
 from cropkit._request import (
     Method,
     check_box_indices,
@@ -181,12 +182,9 @@ def _backward(options: _Options, kept: Any, grads: Any) -> tuple[Any, Any, None]
         return None, None, None
     of_image = of_boxes = None
     if wanted is not None:
-        # Samples lie where the forward call put them, in its dtype; 16 bits are rounded to
-        # by the kernel, which saves a float32 image.
-        short = options.image_dtype.itemsize == 2 and options.dtype == np.float32
         of_image = _call_back(
             _of_image, options, options.image_shape,
-            options.image_dtype if short else options.dtype, grads, boxes, box_indices,
+            grad_image_dtype(options.image_dtype, options.dtype), grads, boxes, box_indices,
         ).astype(options.image_dtype)  # fmt: skip
     if image is not None:
         of_boxes = _call_back(

@@ -176,10 +176,7 @@ def _crop_and_resize(how: _How, image: Any, boxes: Any, indices: Any, size: Any)
 
 
 def _grad_image(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
-    # Samples lie where the forward call put them, in its dtype; 16 bits are rounded to by the
-    # kernel, which saves a float32 image.
-    short = image.dtype.size == 2 and how.dtype == np.float32
-    dtype = np.dtype(image.dtype.as_numpy_dtype) if short else how.dtype
+    dtype = _arrays.grad_image_dtype(np.dtype(image.dtype.as_numpy_dtype), how.dtype)
 
     def compute(grads: Any, boxes: Any, indices: Any, size: Any, out: Any) -> Any:
         return cropkit.crop_and_resize_grad_image(

@@ -23,6 +23,7 @@ except ImportError as error:
     raise ImportError("cropkit.torch needs PyTorch: pip install torch") from error
 
 import cropkit
+from cropkit._arrays import grad_image_dtype
 from cropkit._request import check_crop_size, check_extrapolation_value, check_num_threads
 
 __all__ = ["crop_and_resize"]
@@ -200,12 +201,9 @@ def _backward(ctx: Any, grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     image, boxes, box_indices = ctx.saved_tensors
     of_image = of_boxes = None
     if ctx.needs_input_grad[0]:
-        # Samples lie where the forward call put them, in its dtype; 16 bits are rounded to
-        # by the kernel, which saves a float32 image.
-        short = ctx.image_dtype.itemsize == 2 and ctx.dtype == torch.float32
         of_image = _grad_image(
             grads, boxes, box_indices, ctx.image_size, ctx.method,
-            ctx.image_dtype if short else ctx.dtype, *ctx.how,
+            grad_image_dtype(ctx.image_dtype, ctx.dtype), *ctx.how,
         ).to(ctx.image_dtype)  # fmt: skip
     if ctx.needs_input_grad[1]:
         of_boxes = _grad_boxes(
