@@ -1,0 +1,249 @@
+"""What to launch: a checked call becomes kernels with their macros and arguments.
+
+Knows sizes, strides and alignment; nothing of OpenCL or CUDA, whose part is to compile,
+to bind arguments and to launch. ``kernels.cl`` says what each kernel does.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from cropkit import Request
+
+# More groups than fill any device; kernels step over the rest.
+_MAX_GROUPS: Final = 1 << 20
+# The order of the reference's sums (cropkit/_reference.py).
+_CHUNK_VALUES: Final = 1 << 16
+# Least work-items of a group: eight lanes of each of eight columns.
+MIN_LOCAL_SIZE: Final = 64
+
+
+class Operand(NamedTuple):
+    """An array in the device's memory.
+
+    Attributes
+    ----------
+    memory : object
+        What the backend binds to a kernel's pointer.
+    offset : int
+        Of element 0 in `memory`, in elements, as strides are.
+    strides : tuple of int
+        One for each axis.
+    dtype : str
+        NumPy's name of it.
+    alignment : int
+        A power of two by which the address of element 0 can be divided, in bytes.
+    """
+
+    memory: Any
+    offset: int
+    strides: tuple[int, ...]
+    dtype: str
+    alignment: int
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """Arguments for the kernel's parameters of this array."""
+        return (self.memory, np.int64(self.offset), *map(np.int64, self.strides))
+
+
+class Launch(NamedTuple):
+    """One kernel to run, after those before it.
+
+    Attributes
+    ----------
+    kernel : str
+        Its name.
+    macros : tuple of (str, str or int)
+        What to compile it with.
+    groups, local_size : int
+        How many groups, of how many work-items.
+    arguments : tuple
+        Numbers are NumPy scalars of the parameters' types; all else is memory.
+    """
+
+    kernel: str
+    macros: tuple[tuple[str, str | int], ...]
+    groups: int
+    local_size: int
+    arguments: tuple[Any, ...]
+
+
+# Allocates memory of the device: dtype and number of elements.
+Allocate = Callable[[str, int], Any]
+
+
+@cache
+def source() -> str:
+    """Text of the kernels."""
+    return files("cropkit_gpu").joinpath("kernels.cl").read_text(encoding="utf-8")
+
+
+def scratch_bytes(request: Request) -> int:
+    """Bytes of device memory that a call needs beside its arrays, about."""
+    samples = request.num_boxes * sum(request.crop_size)
+    chunks = request.num_boxes * _chunks(request)[1] if request.operation == "grad_boxes" else 0
+    return samples * (8 + request.dtype.itemsize) + 32 * chunks
+
+
+def forward(
+    request: Request,
+    image: Operand,
+    boxes: Any,
+    box_indices: Any,
+    out: Operand,
+    allocate: Allocate,
+    local_size: int,
+) -> list[Launch]:
+    """Launches that fill `out` with the crops."""
+    tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, request.method)
+    num_boxes, crop_height, crop_width, depth = request.crops_shape
+    channels = _run_length(depth, image, out)
+    row_items = min(local_size, _power_of_two(crop_width * (depth // channels)))
+    macros = _macros(
+        "FORWARD", request, local_size, request.method,
+        PIXEL=image.dtype, VALUE=request.dtype.name, CHANNELS=channels,
+        PIXEL_ALIGN=_alignment(image, channels), RESULT_ALIGN=_alignment(out, channels),
+    )  # fmt: skip
+    with np.errstate(over="ignore"):
+        extrapolation_value = request.dtype.type(request.extrapolation_value)
+    arguments = (
+        *image.arguments, box_indices, lo, weight, *out.arguments, *_sizes(request),
+        extrapolation_value, np.int32(row_items),
+    )  # fmt: skip
+    groups = _groups(num_boxes * crop_height, local_size // row_items)
+    return [tables, Launch("forward", macros, groups, local_size, arguments)]
+
+
+def grad_image(
+    request: Request,
+    grads: Operand,
+    boxes: Any,
+    box_indices: Any,
+    out: Operand,
+    allocate: Allocate,
+    local_size: int,
+) -> list[Launch]:
+    """Launches that fill `out` with the image's gradient."""
+    tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, request.method)
+    batch, height, width, depth = request.image_shape
+    channels = _run_length(depth, grads, out)
+    # Channels first, they share the tables; the rest of the group is about a square.
+    tile_c = min(local_size // 4, _power_of_two(depth // channels))
+    tile_x = _power_of_two(math.isqrt(local_size // tile_c))
+    tile_y = local_size // tile_c // tile_x
+    macros = _macros(
+        "GRAD_IMAGE", request, local_size, request.method,
+        PIXEL=grads.dtype, VALUE=request.dtype.name, RESULT=out.dtype, CHANNELS=channels,
+        PIXEL_ALIGN=_alignment(grads, channels), RESULT_ALIGN=_alignment(out, channels),
+    )  # fmt: skip
+    arguments = (
+        *grads.arguments, box_indices, lo, weight, *out.arguments, np.int64(batch),
+        *_sizes(request), np.int32(tile_y), np.int32(tile_x),
+    )  # fmt: skip
+    tiles = batch * -(-height // tile_y) * -(-width // tile_x) * -(-depth // (channels * tile_c))
+    return [tables, Launch("grad_image", macros, _groups(tiles), local_size, arguments)]
+
+
+def grad_boxes(
+    request: Request,
+    grads: Operand,
+    image: Operand,
+    boxes: Any,
+    box_indices: Any,
+    out: Operand,
+    allocate: Allocate,
+    local_size: int,
+) -> list[Launch]:
+    """Launches that fill `out` with the boxes' gradient, bilinear whatever the method."""
+    tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, "bilinear")
+    chunk_rows, chunks = _chunks(request)
+    chunk_sums = allocate("float64", 4 * request.num_boxes * chunks)
+    macros = _macros(
+        "GRAD_BOXES", request, local_size, "bilinear",
+        PIXEL=grads.dtype, TAP=image.dtype, VALUE="float64",
+    )  # fmt: skip
+    arguments = (
+        *grads.arguments, *image.arguments, box_indices, lo, weight, chunk_sums,
+        *_sizes(request), np.int64(chunk_rows), np.int64(chunks),
+    )  # fmt: skip
+    sums = Launch(
+        "grad_boxes", macros, _groups(request.num_boxes * chunks), local_size, arguments
+    )
+    macros = _macros("ADD_CHUNKS", request, local_size, "bilinear", VALUE="float64")
+    arguments = (chunk_sums, *out.arguments, np.int64(request.num_boxes), np.int64(chunks))
+    groups = _groups(4 * request.num_boxes, local_size)
+    return [tables, sums, Launch("add_chunks", macros, groups, local_size, arguments)]
+
+
+def _axis_tables(
+    request: Request, boxes: Any, allocate: Allocate, local_size: int, method: str
+) -> tuple[Launch, Any, Any]:
+    """Launch that tabulates where crops read; the tables' indices; their weights."""
+    samples = request.num_boxes * sum(request.crop_size)
+    lo, weight = allocate("int64", samples), allocate(request.dtype.name, samples)
+    macros = _macros("AXIS_TABLES", request, local_size, method, VALUE=request.dtype.name)
+    height, width, _, *crops = _sizes(request)
+    arguments = (boxes, lo, weight, height, width, *crops)
+    groups = _groups(samples, local_size)
+    return Launch("axis_tables", macros, groups, local_size, arguments), lo, weight
+
+
+def _macros(
+    kernel: str, request: Request, local_size: int, method: str, **others: str | int
+) -> tuple[tuple[str, str | int], ...]:
+    return (
+        (f"KERNEL_{kernel}", 1),
+        ("REAL", request.dtype.name),
+        ("NEAREST", int(method == "nearest")),
+        ("LOCAL_SIZE", local_size),
+        *others.items(),
+    )
+
+
+def _sizes(request: Request) -> tuple[np.int64, ...]:
+    """Height, width, depth, num_boxes, crop_height, crop_width, as most kernels take them."""
+    sizes = (*request.image_shape[1:], request.num_boxes, *request.crop_size)
+    return tuple(np.int64(size) for size in sizes)
+
+
+def _chunks(request: Request) -> tuple[int, int]:
+    """Rows of a chunk, and chunks of a crop."""
+    _, crop_height, crop_width, depth = request.crops_shape
+    rows = max(1, _CHUNK_VALUES // (crop_width * depth))
+    return rows, -(-crop_height // rows)
+
+
+def _groups(tasks: int, at_once: int = 1) -> int:
+    return min(-(-tasks // at_once), _MAX_GROUPS)
+
+
+def _power_of_two(n: int) -> int:
+    """Return the largest power of two that is at most `n`."""
+    return 1 << n.bit_length() - 1
+
+
+def _run_length(depth: int, *arrays: Operand) -> int:
+    """How many channels a work-item handles: a whole small pixel, or four channels."""
+    if any(array.strides[3] != 1 for array in arrays):
+        return 1
+    if depth <= 4:
+        return depth
+    return 4 if depth % 4 == 0 else 1
+
+
+def _alignment(array: Operand, channels: int) -> int:
+    """Bytes to which every run of `channels` of an array is aligned: all that help, or none."""
+    itemsize = itemsize_of(array.dtype)
+    wanted = math.gcd(16, channels * itemsize)
+    steps = [stride * itemsize for stride in array.strides[:3]]
+    return wanted if math.gcd(wanted, array.alignment, *steps) == wanted else itemsize
+
+
+def itemsize_of(dtype: str) -> int:
+    """Bytes of an element; NumPy knows bfloat16 only where ml_dtypes is loaded."""
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
