@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 # DLPack's numbers of memory that the CPU reads: its own, and what CUDA and ROCm have pinned.
 _HOST_DEVICES: Final = frozenset({1, 3, 11})
 _DEVICE_NAMES: Final = {1: "CPU", 2: "CUDA", 4: "OpenCL", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
+_OPENCL: Final = 4
 # JAX, and TensorFlow in a graph, share memory that begins at a multiple of this, and copy other.
 _ALIGNMENT: Final = 64
 
@@ -276,12 +277,20 @@ class _TensorFlow(Library):
         return tf.experimental.dlpack.from_dlpack(result.__dlpack__())
 
 
+class _PyOpenCL(Library):
+    """It has no DLPack, and calls a copy to the CPU's memory ``get``."""
+
+    def view(self, value: Any) -> DeviceArray:
+        return DeviceArray(value, value.shape, numpy_dtype(value.dtype), (_OPENCL, 0))
+
+
 _ARRAY_API: Final = Library()
 # By the package that defines an array's class, or one that it derives from.
 _LIBRARIES: Final[dict[str, Library]] = {
     "torch": _Torch(),
     "jax": _Jax(),
     "jaxlib": _Jax(),
+    "pyopencl": _PyOpenCL(),
     "tensorflow": _TensorFlow(),
 }
 

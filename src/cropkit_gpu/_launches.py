@@ -22,6 +22,9 @@ _CHUNK_VALUES: Final = 1 << 16
 MIN_LOCAL_SIZE: Final = 64
 
 
+Macros = tuple[tuple[str, str | int], ...]
+
+
 class Operand(NamedTuple):
     """An array in the device's memory.
 
@@ -67,7 +70,7 @@ class Launch(NamedTuple):
     """
 
     kernel: str
-    macros: tuple[tuple[str, str | int], ...]
+    macros: Macros
     groups: int
     local_size: int
     arguments: tuple[Any, ...]
@@ -99,7 +102,7 @@ def forward(
     allocate: Allocate,
     local_size: int,
 ) -> list[Launch]:
-    """Launches that fill `out` with the crops."""
+    """Plan the launches that fill `out` with the crops."""
     tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, request.method)
     num_boxes, crop_height, crop_width, depth = request.crops_shape
     channels = _run_length(depth, image, out)
@@ -128,7 +131,7 @@ def grad_image(
     allocate: Allocate,
     local_size: int,
 ) -> list[Launch]:
-    """Launches that fill `out` with the image's gradient."""
+    """Plan the launches that fill `out` with the image's gradient."""
     tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, request.method)
     batch, height, width, depth = request.image_shape
     channels = _run_length(depth, grads, out)
@@ -159,7 +162,7 @@ def grad_boxes(
     allocate: Allocate,
     local_size: int,
 ) -> list[Launch]:
-    """Launches that fill `out` with the boxes' gradient, bilinear whatever the method."""
+    """Plan the launches that fill `out` with the boxes' gradient, which is always bilinear."""
     tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, "bilinear")
     chunk_rows, chunks = _chunks(request)
     chunk_sums = allocate("float64", 4 * request.num_boxes * chunks)
@@ -171,9 +174,7 @@ def grad_boxes(
         *grads.arguments, *image.arguments, box_indices, lo, weight, chunk_sums,
         *_sizes(request), np.int64(chunk_rows), np.int64(chunks),
     )  # fmt: skip
-    sums = Launch(
-        "grad_boxes", macros, _groups(request.num_boxes * chunks), local_size, arguments
-    )
+    sums = Launch("grad_boxes", macros, _groups(request.num_boxes * chunks), local_size, arguments)
     macros = _macros("ADD_CHUNKS", request, local_size, "bilinear", VALUE="float64")
     arguments = (chunk_sums, *out.arguments, np.int64(request.num_boxes), np.int64(chunks))
     groups = _groups(4 * request.num_boxes, local_size)
@@ -183,7 +184,7 @@ def grad_boxes(
 def _axis_tables(
     request: Request, boxes: Any, allocate: Allocate, local_size: int, method: str
 ) -> tuple[Launch, Any, Any]:
-    """Launch that tabulates where crops read; the tables' indices; their weights."""
+    """Plan the launch that tabulates where crops read; the tables' indices; their weights."""
     samples = request.num_boxes * sum(request.crop_size)
     lo, weight = allocate("int64", samples), allocate(request.dtype.name, samples)
     macros = _macros("AXIS_TABLES", request, local_size, method, VALUE=request.dtype.name)
@@ -195,7 +196,7 @@ def _axis_tables(
 
 def _macros(
     kernel: str, request: Request, local_size: int, method: str, **others: str | int
-) -> tuple[tuple[str, str | int], ...]:
+) -> Macros:
     return (
         (f"KERNEL_{kernel}", 1),
         ("REAL", request.dtype.name),

@@ -204,17 +204,15 @@ typedef uint4 piece_16;
         TYPE of[CHANNELS];                                                               \
         JOIN(piece, ALIGN) pieces[CHANNELS * sizeof(TYPE) / ALIGN];                      \
     } NAME;                                                                              \
-    FUNCTION NAME load_##NAME(GLOBAL const TYPE *at)                                     \
+    FUNCTION void load_##NAME(NAME *run, GLOBAL const TYPE *at)                          \
     {                                                                                    \
-        NAME run;                                                                        \
         for (int k = 0; k < CHANNELS * (int)sizeof(TYPE) / ALIGN; k++)                   \
-            run.pieces[k] = ((GLOBAL const JOIN(piece, ALIGN) *)at)[k];                  \
-        return run;                                                                      \
+            run->pieces[k] = ((GLOBAL const JOIN(piece, ALIGN) *)at)[k];                 \
     }                                                                                    \
-    FUNCTION void store_##NAME(GLOBAL TYPE *at, NAME run)                                \
+    FUNCTION void store_##NAME(GLOBAL TYPE *at, const NAME *run)                         \
     {                                                                                    \
         for (int k = 0; k < CHANNELS * (int)sizeof(TYPE) / ALIGN; k++)                   \
-            STORE((GLOBAL JOIN(piece, ALIGN) *)at + k, run.pieces[k]);                    \
+            STORE((GLOBAL JOIN(piece, ALIGN) *)at + k, run->pieces[k]);                  \
     }
 
 #ifdef CHANNELS
@@ -344,7 +342,8 @@ KERNEL forward(ARRAY(const pixel, image), TABLES, ARRAY(real, out), i64 height, 
             results crop_pixel;
             if (row_inside && left >= 0 && left < width) {
                 const i64 at = left * image_x + c * CHANNELS * image_c;
-                const pixels tl = load_pixels(upper + at);
+                pixels tl;
+                load_pixels(&tl, upper + at);
 #if NEAREST
                 for (int k = 0; k < CHANNELS; k++) {
                     const real v = PIXEL_VALUE(tl.of[k]);
@@ -354,9 +353,10 @@ KERNEL forward(ARRAY(const pixel, image), TABLES, ARRAY(real, out), i64 height, 
 #else
                 const real wx = row_weight[x];
                 const i64 across = (second_tap(left, wx) - left) * image_x;
-                const pixels tr = load_pixels(upper + at + across);
-                const pixels bl = load_pixels(lower + at);
-                const pixels br = load_pixels(lower + at + across);
+                pixels tr, bl, br;
+                load_pixels(&tr, upper + at + across);
+                load_pixels(&bl, lower + at);
+                load_pixels(&br, lower + at + across);
                 for (int k = 0; k < CHANNELS; k++)
                     crop_pixel.of[k] = lerp(
                         lerp(ARITHMETIC(tl.of[k]), ARITHMETIC(tr.of[k]), wx),
@@ -366,7 +366,7 @@ KERNEL forward(ARRAY(const pixel, image), TABLES, ARRAY(real, out), i64 height, 
                 for (int k = 0; k < CHANNELS; k++)
                     crop_pixel.of[k] = extrapolation_value;
             }
-            store_results(crop_row + x * out_x + c * CHANNELS * out_c, crop_pixel);
+            store_results(crop_row + x * out_x + c * CHANNELS * out_c, &crop_pixel);
             x += step_x;
             c += step_c;
             if (c >= runs) {
@@ -456,7 +456,8 @@ FUNCTION void add_crop(real *sums, GLOBAL const pixel *grads, i64 grads_y, i64 g
             const real wx = column_weight[j];
             const int is_left = column_lo[j] == x;
             const int is_right = second_tap(column_lo[j], wx) == x;
-            const pixels run = load_pixels(grads + i * grads_y + j * grads_x);
+            pixels run;
+            load_pixels(&run, grads + i * grads_y + j * grads_x);
             for (int k = 0; k < CHANNELS; k++) {
                 const real g = ARITHMETIC(run.of[k]);
 #if NEAREST
@@ -537,7 +538,7 @@ KERNEL grad_image(ARRAY(const pixel, grads), TABLES, ARRAY(result, out), i64 bat
             results cast;
             for (int k = 0; k < CHANNELS; k++)
                 cast.of[k] = JOIN(cast_to, RESULT)(sums[k]);
-            store_results(at + c * out_c, cast);
+            store_results(at + c * out_c, &cast);
         }
     }
 }

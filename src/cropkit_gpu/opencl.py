@@ -1,8 +1,9 @@
 """Backend ``opencl``: the kernels on an OpenCL device, through PyOpenCL.
 
-It takes NumPy arrays, and so runs only where it is named (``backend="opencl"``). A device
-that shares the host's memory reads and writes them where they are; for another they are
-copied to its memory, and the result back.
+NumPy arrays run here only where the backend is named (``backend="opencl"``). A device that
+shares the host's memory reads and writes them where they are; for another they are copied to
+its memory, and the result back. A ``pyopencl.array.Array`` stays where it is, and its queue
+is the one that is used.
 """
 
 import ctypes
@@ -18,28 +19,32 @@ from numpy.typing import NDArray
 
 from cropkit import BackendError, Request
 from cropkit_gpu import _launches
-from cropkit_gpu._launches import Launch, Operand
+from cropkit_gpu._backend import Call, GpuBackend, check_out, forked, span
+from cropkit_gpu._launches import Launch, Macros, Operand
 
-CPU: Final = 1  # DLPack's device type
-# OpenCL aligns memory that it allocates to the largest type's 128 bytes, or more.
+# DLPack's device types.
+CPU: Final = 1
+OPENCL: Final = 4
+# OpenCL aligns memory that it allocates to its largest type's 128 bytes, or to more.
 _OWN_ALIGNMENT: Final = 128
 # Up to this length n - 1 is exact in float32.
 _EXACT_AXIS: Final = 1 << 24
 
 
-class OpenCLBackend:
-    """The kernels on one OpenCL device.
+class OpenCLBackend(GpuBackend):
+    """The kernels on OpenCL devices.
 
-    That of ``PYOPENCL_CTX`` where this is set, else the first GPU, else the first device.
+    NumPy arrays go to the device of ``PYOPENCL_CTX`` where this is set, else to the first
+    GPU, else to the first device.
     """
 
     name: Final = "opencl"
-    device_types: Final = frozenset({CPU})
-    exact: Final = True
+    device_types: Final = frozenset({CPU, OPENCL})
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._machine: Machine | None = None
+        self._of_arrays: dict[tuple[int, int], Machine] = {}  # by context and device
 
     def unavailable(self) -> str | None:
         """Say what is missing: PyOpenCL, a platform, a device, its compiler."""
@@ -47,92 +52,48 @@ class OpenCLBackend:
             machine = self.machine
         except BackendError as error:
             return str(error)
-        if machine.process != os.getpid():
-            return (
-                "OpenCL was started before this process was forked, and does not survive "
-                "that; multiprocessing's start method 'spawn' avoids it"
-            )
-        return None
+        return None if machine.process == os.getpid() else forked("OpenCL")
 
     def refuses(self, request: Request) -> str | None:
         """Say what the device lacks for this call: float64, or memory."""
-        return self.machine.refuses(request)
+        return self.machine.refuses(request) if request.device_type == CPU else None
 
     @property
     def machine(self) -> "Machine":
-        """The device, looked for until it is found."""
+        """The device for NumPy arrays, looked for until it is found."""
         with self._lock:
             if self._machine is None:
                 self._machine = find_machine()
             return self._machine
 
-    def crop_and_resize(
-        self,
-        request: Request,
-        image: NDArray[Any],
-        boxes: NDArray[Any],
-        box_indices: NDArray[Any],
-        out: NDArray[Any],
-    ) -> None:
-        """Fill `out`."""
-        with Call(self.machine) as call:
-            call.run(
-                _launches.forward(
-                    request,
-                    call.read(image),
-                    call.read(boxes).memory,
-                    call.read(box_indices).memory,
-                    call.write(out),
-                    call.allocate,
-                    self.machine.local_size,
-                )
-            )
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], like: Any) -> Any:
+        """Allocate a result in the context of `like`."""
+        from pyopencl import array
 
-    def grad_image(
-        self,
-        request: Request,
-        grads: NDArray[Any],
-        boxes: NDArray[Any],
-        box_indices: NDArray[Any],
-        out: NDArray[Any],
-    ) -> None:
-        """Fill `out`."""
-        with Call(self.machine) as call:
-            call.run(
-                _launches.grad_image(
-                    request,
-                    call.read(grads),
-                    call.read(boxes).memory,
-                    call.read(box_indices).memory,
-                    call.write(out),
-                    call.allocate,
-                    self.machine.local_size,
-                )
-            )
+        return array.empty(like.queue or like.context, shape, dtype)
 
-    def grad_boxes(
-        self,
-        request: Request,
-        grads: NDArray[Any],
-        image: NDArray[Any],
-        boxes: NDArray[Any],
-        box_indices: NDArray[Any],
-        out: NDArray[Any],
-    ) -> None:
-        """Fill `out`."""
-        with Call(self.machine) as call:
-            call.run(
-                _launches.grad_boxes(
-                    request,
-                    call.read(grads),
-                    call.read(image),
-                    call.read(boxes).memory,
-                    call.read(box_indices).memory,
-                    call.write(out),
-                    call.allocate,
-                    self.machine.local_size,
-                )
-            )
+    def synchronize(self) -> None:
+        """Wait for everything that was started on NumPy's device; calls there wait anyway."""
+        self.machine.queue.finish()
+
+    def call(self, request: Request, like: Any) -> Call:
+        """Begin a call on the device where `like` is, or that NumPy arrays go to."""
+        if isinstance(like, np.ndarray):
+            return HostCall(self.machine)
+        machine = self._machine_of(like)
+        reason = _flaw(machine.device) or machine.refuses(request)
+        if reason is not None:
+            raise BackendError(f"backend 'opencl' cannot run this call: {reason}")
+        return DeviceCall(machine, like.queue or machine.queue)
+
+    def _machine_of(self, array: Any) -> "Machine":
+        """Device of an array, with the programs compiled for its context."""
+        device = array.queue.device if array.queue else array.context.devices[0]
+        key = array.context.int_ptr, device.int_ptr
+        with self._lock:
+            if key not in self._of_arrays:
+                self._of_arrays[key] = Machine(array.context, device)
+            return self._of_arrays[key]
 
 
 # ---- the device ----------------------------------------------------------------------
@@ -164,7 +125,7 @@ class Machine:
         self.local_size = min(256, 1 << device.max_work_group_size.bit_length() - 1)
         self.shares_memory = bool(device.host_unified_memory)
         self._lock = threading.Lock()
-        self._programs: dict[tuple[tuple[str, str | int], ...], Any] = {}
+        self._programs: dict[Macros, Any] = {}
 
     def __str__(self) -> str:
         return str(self.device.name).strip()
@@ -175,6 +136,7 @@ class Machine:
             need = _float64_need(request)
             if need is not None:
                 return f"{self} has no float64, which {need}"
+        arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any] | None]]
         arrays = {"image": (request.image_shape, request.image_dtype)}
         if request.operation != "crop_and_resize":
             arrays["grads"] = (request.crops_shape, request.grads_dtype)
@@ -191,7 +153,7 @@ class Machine:
             return f"the call takes {sum(sizes.values())} bytes; {self} has {memory}"
         return None
 
-    def program(self, macros: tuple[tuple[str, str | int], ...]) -> Any:
+    def program(self, macros: Macros) -> Any:
         """Compile the kernels, once for each set of macros."""
         import pyopencl as cl
 
@@ -209,7 +171,7 @@ class Machine:
                 self._programs[macros] = program
             return program
 
-    def options(self, macros: tuple[tuple[str, str | int], ...]) -> list[str]:
+    def options(self, macros: Macros) -> list[str]:
         """Options of the compiler."""
         own = (("HAS_FLOAT64", self.has_float64), ("EXACT_DIVISION", self.exact_division))
         options = [f"-D{name}={int(value)}" for name, value in own]
@@ -311,18 +273,21 @@ def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> int:
 # ---- one call ------------------------------------------------------------------------
 
 
-class Call:
-    """The memory and the launches of one call: a context that ends when all is done.
+class OpenCLCall:
+    """The memory and the launches of one call.
 
     Parameters
     ----------
     machine : Machine
+    queue : pyopencl.CommandQueue
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, queue: Any) -> None:
+        self.local_size = machine.local_size
         self._machine = machine
-        self._inputs: list[Any] = []  # alive until the kernels are done
-        self._fetch: Callable[[], None] | None = None
+        self._queue = queue
+        self._wait_for: list[Any] = []
+        self._last: Any = None  # event of the last kernel
 
     def __enter__(self) -> Self:
         return self
@@ -335,62 +300,17 @@ class Call:
     ) -> None:
         import pyopencl as cl
 
-        try:
-            if error is None and self._fetch is not None:
-                self._fetch()
-        finally:
-            self._machine.queue.finish()
         if isinstance(error, cl.MemoryError):
             raise MemoryError(
                 f"backend 'opencl': {self._machine} has too little memory for this call: {error}"
             ) from error
 
-    def read(self, array: NDArray[Any]) -> Operand:
-        """Let kernels read an array."""
+    def send(self, array: NDArray[Any]) -> Any:
+        """Copy a packed array to the device; return its memory."""
         import pyopencl as cl
 
-        if not (array.dtype.isnative and array.flags.aligned):
-            array = array.astype(array.dtype.newbyteorder("="))
-        shares = self._machine.shares_memory
-        low, high = np.lib.array_utils.byte_bounds(array)
-        if not shares and high - low > array.nbytes:
-            array = array.copy()
-            low, high = np.lib.array_utils.byte_bounds(array)
-        flags = cl.mem_flags.USE_HOST_PTR if shares else cl.mem_flags.COPY_HOST_PTR
-        flags |= cl.mem_flags.READ_ONLY
-        buffer = cl.Buffer(self._machine.context, flags, hostbuf=_bytes_at(low, high))
-        self._inputs.append(array)
-        return _operand(array, buffer, low, shares)
-
-    def write(self, out: NDArray[Any]) -> Operand:
-        """Let kernels write `out`: where it is, or packed and copied to it afterwards."""
-        import pyopencl as cl
-
-        machine = self._machine
-        low, high = np.lib.array_utils.byte_bounds(out)
-        if machine.shares_memory and out.flags.aligned and high - low == out.nbytes:
-            flags = cl.mem_flags.WRITE_ONLY | cl.mem_flags.USE_HOST_PTR
-            buffer = cl.Buffer(machine.context, flags, hostbuf=_bytes_at(low, high))
-
-            def fetch() -> None:
-                mapped, _ = cl.enqueue_map_buffer(
-                    machine.queue, buffer, cl.map_flags.READ, 0, (out.nbytes,), np.uint8
-                )
-                mapped.base.release(machine.queue)
-
-            self._fetch = fetch
-            return _operand(out, buffer, low, True)
-
-        packed = out if out.flags.carray else np.empty(out.shape, out.dtype)
-        buffer = cl.Buffer(machine.context, cl.mem_flags.WRITE_ONLY, out.nbytes)
-
-        def fetch_packed() -> None:
-            cl.enqueue_copy(machine.queue, packed.view(np.uint8), buffer)
-            if packed is not out:
-                out[...] = packed
-
-        self._fetch = fetch_packed
-        return _operand(packed, buffer, packed.ctypes.data, False)
+        flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
+        return cl.Buffer(self._machine.context, flags, hostbuf=array)
 
     def allocate(self, dtype: str, count: int) -> Any:
         """Allocate scratch memory."""
@@ -408,10 +328,128 @@ class Call:
             # from several threads.
             kernel = cl.Kernel(self._machine.program(launch.macros), launch.kernel)
             kernel.set_args(*launch.arguments)
-            items = launch.groups * launch.local_size
-            cl.enqueue_nd_range_kernel(
-                self._machine.queue, kernel, (items,), (launch.local_size,)
+            items, group = (launch.groups * launch.local_size,), (launch.local_size,)
+            self._last = cl.enqueue_nd_range_kernel(
+                self._queue, kernel, items, group, wait_for=self._wait_for
             )
+            self._wait_for = [self._last]
+
+
+class HostCall(OpenCLCall):
+    """A call with NumPy arrays, which ends when the result is there."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine, machine.queue)
+        self._inputs: list[NDArray[Any]] = []  # alive until the kernels are done
+        self._fetch: Callable[[], None] | None = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait, and bring the result home."""
+        try:
+            if self._last is not None:
+                self._last.wait()
+            if error is None and self._fetch is not None:
+                self._fetch()
+        finally:
+            super().__exit__(kind, error, traceback)
+
+    def read(self, name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> Operand:
+        """Let kernels read an array where it is, or a copy."""
+        import pyopencl as cl
+
+        if not (array.dtype.isnative and array.flags.aligned):
+            array = array.astype(dtype.newbyteorder("="))
+        low, high = np.lib.array_utils.byte_bounds(array)
+        flags = cl.mem_flags.READ_ONLY | cl.mem_flags.USE_HOST_PTR
+        if not self._machine.shares_memory:
+            flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
+            if high - low > array.nbytes:  # there are gaps
+                array = array.copy()
+                low, high = np.lib.array_utils.byte_bounds(array)
+        self._inputs.append(array)
+        buffer = cl.Buffer(self._machine.context, flags, hostbuf=_bytes_at(low, high))
+        base = low if self._machine.shares_memory else 0
+        return _operand(buffer, base, array.ctypes.data - low, array)
+
+    def write(self, out: NDArray[Any], dtype: np.dtype[Any]) -> Operand:
+        """Let kernels write `out` where it is, or packed memory that is copied to it."""
+        import pyopencl as cl
+
+        machine = self._machine
+        low, high = np.lib.array_utils.byte_bounds(out)
+        if machine.shares_memory and out.flags.aligned and high - low == out.nbytes:
+            flags = cl.mem_flags.WRITE_ONLY | cl.mem_flags.USE_HOST_PTR
+            buffer = cl.Buffer(machine.context, flags, hostbuf=_bytes_at(low, high))
+
+            def look() -> None:
+                mapped, _ = cl.enqueue_map_buffer(
+                    self._queue, buffer, cl.map_flags.READ, 0, (out.nbytes,), np.uint8
+                )
+                mapped.base.release(self._queue).wait()
+
+            self._fetch = look
+            return _operand(buffer, low, out.ctypes.data - low, out)
+
+        packed = out if out.flags.carray else np.empty(out.shape, dtype)
+        buffer = cl.Buffer(machine.context, cl.mem_flags.WRITE_ONLY, out.nbytes)
+
+        def fetch() -> None:
+            cl.enqueue_copy(self._queue, packed.view(np.uint8), buffer)
+            if packed is not out:
+                out[...] = packed
+
+        self._fetch = fetch
+        return _operand(buffer, 0, 0, packed)
+
+
+class DeviceCall(OpenCLCall):
+    """A call with arrays of PyOpenCL: it is enqueued, and not waited for."""
+
+    def __init__(self, machine: Machine, queue: Any) -> None:
+        super().__init__(machine, queue)
+        self._inputs: list[tuple[Any, str, int, int]] = []
+        self._out: Any = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let whoever uses the result wait for the last kernel."""
+        if self._last is not None:
+            self._out.add_event(self._last)
+        super().__exit__(kind, error, traceback)
+
+    def read(self, name: str, array: Any, dtype: np.dtype[Any]) -> Operand:
+        """Let kernels read an array."""
+        operand = self._operand(name, array, dtype)
+        first = operand.offset * dtype.itemsize
+        bounds = span(first, array.shape, operand.strides, dtype.itemsize)
+        self._inputs.append((array.base_data, name, *bounds))
+        return operand
+
+    def write(self, out: Any, dtype: np.dtype[Any]) -> Operand:
+        """Let kernels write an array."""
+        operand = self._operand("out", out, dtype)
+        shared = [entry[1:] for entry in self._inputs if entry[0] == out.base_data]
+        first = operand.offset * dtype.itemsize
+        check_out(first, out.shape, operand.strides, dtype.itemsize, shared)
+        self._out = out
+        return operand
+
+    def _operand(self, name: str, array: Any, dtype: np.dtype[Any]) -> Operand:
+        if array.context != self._machine.context:
+            raise ValueError(f"{name} is in another OpenCL context than the other arrays")
+        if not dtype.isnative or array.offset % dtype.itemsize:
+            raise ValueError(f"{name} is byte-swapped or misaligned: expected neither")
+        self._wait_for += array.events
+        return _operand(array.base_data, 0, array.offset, array)
 
 
 def _bytes_at(low: int, high: int) -> Any:
@@ -419,17 +457,15 @@ def _bytes_at(low: int, high: int) -> Any:
     return (ctypes.c_char * (high - low)).from_address(low)
 
 
-def _operand(array: NDArray[Any], memory: Any, low: int, in_place: bool) -> Operand:
-    """Describe `array` in `memory`, which holds it from its lowest address, `low`, on."""
+def _operand(memory: Any, base: int, offset: int, array: Any) -> Operand:
+    """Describe an array in `memory`, which is at `base` or, if that is 0, OpenCL's own."""
     itemsize = array.dtype.itemsize
-    offset = array.ctypes.data - low
-    base = low if in_place else _OWN_ALIGNMENT
     strides = tuple(
         stride // itemsize if n > 1 else 0
         for stride, n in zip(array.strides, array.shape, strict=True)
     )
-    alignment = (base | offset | _OWN_ALIGNMENT) & -(base | offset | _OWN_ALIGNMENT)
-    return Operand(memory, offset // itemsize, strides, array.dtype.name, alignment)
+    bits = base | offset | _OWN_ALIGNMENT
+    return Operand(memory, offset // itemsize, strides, array.dtype.name, bits & -bits)
 
 
 backend: Final = OpenCLBackend()
