@@ -110,7 +110,8 @@ def forward(
     macros = _macros(
         "FORWARD", request, local_size, request.method,
         PIXEL=image.dtype, VALUE=request.dtype.name, CHANNELS=channels,
-        PIXEL_ALIGN=_alignment(image, channels), RESULT_ALIGN=_alignment(out, channels),
+        RESULT=out.dtype, PIXEL_VECTOR=_is_vector(image, channels),
+        RESULT_VECTOR=_is_vector(out, channels),
     )  # fmt: skip
     with np.errstate(over="ignore"):
         extrapolation_value = request.dtype.type(request.extrapolation_value)
@@ -142,7 +143,7 @@ def grad_image(
     macros = _macros(
         "GRAD_IMAGE", request, local_size, request.method,
         PIXEL=grads.dtype, VALUE=request.dtype.name, RESULT=out.dtype, CHANNELS=channels,
-        PIXEL_ALIGN=_alignment(grads, channels), RESULT_ALIGN=_alignment(out, channels),
+        PIXEL_VECTOR=_is_vector(grads, channels), RESULT_VECTOR=_is_vector(out, channels),
     )  # fmt: skip
     arguments = (
         *grads.arguments, box_indices, lo, weight, *out.arguments, np.int64(batch),
@@ -215,7 +216,7 @@ def _sizes(request: Request) -> tuple[np.int64, ...]:
 def _chunks(request: Request) -> tuple[int, int]:
     """Rows of a chunk, and chunks of a crop."""
     _, crop_height, crop_width, depth = request.crops_shape
-    rows = max(1, _CHUNK_VALUES // (crop_width * depth))
+    rows = max(1, _CHUNK_VALUES // (crop_width * max(1, depth)))
     return rows, -(-crop_height // rows)
 
 
@@ -237,12 +238,12 @@ def _run_length(depth: int, *arrays: Operand) -> int:
     return 4 if depth % 4 == 0 else 1
 
 
-def _alignment(array: Operand, channels: int) -> int:
-    """Bytes to which every run of `channels` of an array is aligned: all that help, or none."""
+def _is_vector(array: Operand, channels: int) -> int:
+    """Whether every run of four channels of an array can be loaded at once."""
     itemsize = itemsize_of(array.dtype)
-    wanted = math.gcd(16, channels * itemsize)
     steps = [stride * itemsize for stride in array.strides[:3]]
-    return wanted if math.gcd(wanted, array.alignment, *steps) == wanted else itemsize
+    size = channels * itemsize
+    return int(channels == 4 and size <= 16 and math.gcd(size, array.alignment, *steps) == size)
 
 
 def itemsize_of(dtype: str) -> int:

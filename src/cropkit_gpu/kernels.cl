@@ -5,12 +5,12 @@
  *   KERNEL_...    which: AXIS_TABLES, FORWARD, GRAD_IMAGE, GRAD_BOXES or ADD_CHUNKS
  *   PIXEL         dtype of what is read, the image or the crops' gradients: uint8, ...
  *   TAP           dtype of the image beside the gradients, for GRAD_BOXES
- *   RESULT        dtype of the image's gradient
+ *   RESULT        dtype of the result, REAL but for the image's gradient
  *   REAL          float32 or float64: of positions, weights and arithmetic
  *   VALUE         what pixels are converted to: REAL, or float64 for GRAD_BOXES
  *   NEAREST       0 or 1
  *   CHANNELS      consecutive channels that a work-item handles, a run
- *   PIXEL_ALIGN, RESULT_ALIGN     bytes to which runs are aligned
+ *   PIXEL_VECTOR, RESULT_VECTOR   0 or 1: whether a run is four channels, aligned as such
  *   LOCAL_SIZE    work-items of a group, a power of two, at least 64
  *   HAS_FLOAT64, EXACT_DIVISION   0 or 1: what an OpenCL device can do
  *
@@ -192,31 +192,44 @@ CONVERT(float64, f64, p)
 /* The value that arithmetic sees. */
 #define ARITHMETIC(p) FLUSH(PIXEL_VALUE(p))
 
-/* Runs of channels come and go in as few pieces as their alignment allows; a struct that is
- * merely aligned is read channel by channel. */
-typedef u8 piece_1;
-typedef u16 piece_2;
-typedef u32 piece_4;
-typedef uint2 piece_8;
-typedef uint4 piece_16;
-#define RUN_OF(NAME, TYPE, ALIGN)                                                        \
-    typedef union {                                                                      \
-        TYPE of[CHANNELS];                                                               \
-        JOIN(piece, ALIGN) pieces[CHANNELS * sizeof(TYPE) / ALIGN];                      \
-    } NAME;                                                                              \
-    FUNCTION void load_##NAME(NAME *run, GLOBAL const TYPE *at)                          \
-    {                                                                                    \
-        for (int k = 0; k < CHANNELS * (int)sizeof(TYPE) / ALIGN; k++)                   \
-            run->pieces[k] = ((GLOBAL const JOIN(piece, ALIGN) *)at)[k];                 \
-    }                                                                                    \
-    FUNCTION void store_##NAME(GLOBAL TYPE *at, const NAME *run)                         \
-    {                                                                                    \
-        for (int k = 0; k < CHANNELS * (int)sizeof(TYPE) / ALIGN; k++)                   \
-            STORE((GLOBAL JOIN(piece, ALIGN) *)at + k, run->pieces[k]);                  \
-    }
+/* Runs of channels come and go as one vector where that is aligned: compilers do not put
+ * four loads or stores together. Rejected: a union of both, which is one line for all dtypes;
+ * passed by value it held garbage on PoCL 3.0. */
+typedef uchar4 four_bool;
+typedef uchar4 four_uint8;
+typedef char4 four_int8;
+typedef ushort4 four_uint16;
+typedef short4 four_int16;
+typedef uint4 four_uint32;
+typedef int4 four_int32;
+typedef ushort4 four_float16;
+typedef ushort4 four_bfloat16;
+typedef float4 four_float32;
 
 #ifdef CHANNELS
-RUN_OF(pixels, pixel, PIXEL_ALIGN)
+FUNCTION void load_run(pixel *run, GLOBAL const pixel *at)
+{
+#if PIXEL_VECTOR
+    const JOIN(four, PIXEL) four = *(GLOBAL const JOIN(four, PIXEL) *)at;
+    run[0] = four.x, run[1] = four.y, run[2] = four.z, run[3] = four.w;
+#else
+    for (int k = 0; k < CHANNELS; k++)
+        run[k] = at[k];
+#endif
+}
+
+#define result JOIN(stored, RESULT)
+FUNCTION void store_run(GLOBAL result *at, const result *run)
+{
+#if RESULT_VECTOR
+    JOIN(four, RESULT) four;
+    four.x = run[0], four.y = run[1], four.z = run[2], four.w = run[3];
+    STORE((GLOBAL JOIN(four, RESULT) *)at, four);
+#else
+    for (int k = 0; k < CHANNELS; k++)
+        at[k] = run[k];
+#endif
+}
 #endif
 
 /* ---- axis tables: where a crop reads ----------------------------------------------- */
@@ -303,8 +316,6 @@ FUNCTION void find_samples(
 /* ---- forward ----------------------------------------------------------------------- */
 
 #ifdef KERNEL_FORWARD
-RUN_OF(results, real, RESULT_ALIGN)
-
 FUNCTION real lerp(real a, real b, real weight)
 {
     return ADD(a, MUL(SUB(b, a), weight));
@@ -312,7 +323,7 @@ FUNCTION real lerp(real a, real b, real weight)
 
 /* `row_items` work-items of a group share a crop row, go along its channels first and step
  * by `row_items` until its end. */
-KERNEL forward(ARRAY(const pixel, image), TABLES, ARRAY(real, out), i64 height, i64 width,
+KERNEL forward(ARRAY(const pixel, image), TABLES, ARRAY(result, out), i64 height, i64 width,
     i64 depth, i64 num_boxes, i64 crop_height, i64 crop_width, real extrapolation_value,
     i32 row_items)
 {
@@ -332,41 +343,41 @@ KERNEL forward(ARRAY(const pixel, image), TABLES, ARRAY(real, out), i64 height, 
         GLOBAL const pixel *upper =
             image + image_0 + box_indices[box] * image_n + top * image_y;
         GLOBAL const pixel *lower = upper + (second_tap(top, wy) - top) * image_y;
-        GLOBAL real *crop_row = out + out_0 + box * out_n + y * out_y;
+        GLOBAL result *crop_row = out + out_0 + box * out_n + y * out_y;
         row_lo += crop_height;
         row_weight += crop_height;
 
         i64 x = quotient(first, runs), c = first - x * runs;
         while (x < crop_width) {
             const i64 left = row_lo[x];
-            results crop_pixel;
+            real crop_pixel[CHANNELS];
             if (row_inside && left >= 0 && left < width) {
                 const i64 at = left * image_x + c * CHANNELS * image_c;
-                pixels tl;
-                load_pixels(&tl, upper + at);
+                pixel tl[CHANNELS];
+                load_run(tl, upper + at);
 #if NEAREST
                 for (int k = 0; k < CHANNELS; k++) {
-                    const real v = PIXEL_VALUE(tl.of[k]);
+                    const real v = PIXEL_VALUE(tl[k]);
                     /* A copy flushes nothing; rounding does. */
-                    crop_pixel.of[k] = sizeof(pixel) > sizeof(real) ? FLUSH(v) : v;
+                    crop_pixel[k] = sizeof(pixel) > sizeof(real) ? FLUSH(v) : v;
                 }
 #else
                 const real wx = row_weight[x];
                 const i64 across = (second_tap(left, wx) - left) * image_x;
-                pixels tr, bl, br;
-                load_pixels(&tr, upper + at + across);
-                load_pixels(&bl, lower + at);
-                load_pixels(&br, lower + at + across);
+                pixel tr[CHANNELS], bl[CHANNELS], br[CHANNELS];
+                load_run(tr, upper + at + across);
+                load_run(bl, lower + at);
+                load_run(br, lower + at + across);
                 for (int k = 0; k < CHANNELS; k++)
-                    crop_pixel.of[k] = lerp(
-                        lerp(ARITHMETIC(tl.of[k]), ARITHMETIC(tr.of[k]), wx),
-                        lerp(ARITHMETIC(bl.of[k]), ARITHMETIC(br.of[k]), wx), wy);
+                    crop_pixel[k] = lerp(
+                        lerp(ARITHMETIC(tl[k]), ARITHMETIC(tr[k]), wx),
+                        lerp(ARITHMETIC(bl[k]), ARITHMETIC(br[k]), wx), wy);
 #endif
             } else {
                 for (int k = 0; k < CHANNELS; k++)
-                    crop_pixel.of[k] = extrapolation_value;
+                    crop_pixel[k] = extrapolation_value;
             }
-            store_results(crop_row + x * out_x + c * CHANNELS * out_c, &crop_pixel);
+            store_run(crop_row + x * out_x + c * CHANNELS * out_c, crop_pixel);
             x += step_x;
             c += step_c;
             if (c >= runs) {
@@ -427,9 +438,6 @@ FUNCTION f32 cast_to_float32(f32 v) { return v; }
 FUNCTION f64 cast_to_float64(f64 v) { return v; }
 #endif
 
-#define result JOIN(stored, RESULT)
-RUN_OF(results, result, RESULT_ALIGN)
-
 /* Whether one of an axis' samples may read one of the pixels [first, last]. */
 FUNCTION int may_read(GLOBAL const i64 *lo, i64 count, i64 first, i64 last)
 {
@@ -456,10 +464,10 @@ FUNCTION void add_crop(real *sums, GLOBAL const pixel *grads, i64 grads_y, i64 g
             const real wx = column_weight[j];
             const int is_left = column_lo[j] == x;
             const int is_right = second_tap(column_lo[j], wx) == x;
-            pixels run;
-            load_pixels(&run, grads + i * grads_y + j * grads_x);
+            pixel run[CHANNELS];
+            load_run(run, grads + i * grads_y + j * grads_x);
             for (int k = 0; k < CHANNELS; k++) {
-                const real g = ARITHMETIC(run.of[k]);
+                const real g = ARITHMETIC(run[k]);
 #if NEAREST
                 sums[k] = ADD(sums[k], g);
 #else
@@ -535,10 +543,10 @@ KERNEL grad_image(ARRAY(const pixel, grads), TABLES, ARRAY(result, out), i64 bat
         }
         if (owns) {
             GLOBAL result *at = out + out_0 + n * out_n + y * out_y + x * out_x;
-            results cast;
+            result cast[CHANNELS];
             for (int k = 0; k < CHANNELS; k++)
-                cast.of[k] = JOIN(cast_to, RESULT)(sums[k]);
-            store_results(at + c * out_c, &cast);
+                cast[k] = JOIN(cast_to, RESULT)(sums[k]);
+            store_run(at + c * out_c, cast);
         }
     }
 }
