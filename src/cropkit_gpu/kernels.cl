@@ -153,7 +153,7 @@ FUNCTION f32 from_float16(u16 half_bits)
     const u32 sign = (u32)(half_bits & 0x8000) << 16;
     const u32 magnitude = (u32)(half_bits & 0x7fff) << 13;
     if (magnitude < 0x00800000u)
-        return AS_FLOAT(AS_BITS((f32)(half_bits & 0x3ff) * 0x1p-24f) | sign);
+        return AS_FLOAT(AS_BITS(mul_float32((f32)(half_bits & 0x3ff), 0x1p-24f)) | sign);
     const u32 rebias = magnitude < 0x0f800000u ? 112u << 23 : 224u << 23;
     return AS_FLOAT((magnitude + rebias) | sign);
 }
@@ -275,7 +275,7 @@ KERNEL axis_tables(GLOBAL const real *boxes, GLOBAL i64 *lo, GLOBAL real *weight
             low = (i64)v;
             /* Not only v - low: that of -0.0 is -0.0, unless a compiler makes the
              * conversion to integer and back a truncation. */
-            w = v == 0 ? v : v - (real)low;
+            w = v == 0 ? v : SUB(v, (real)low);
 #if NEAREST
             low += w >= (real)0.5;
             w = 0;
@@ -420,7 +420,7 @@ FUNCTION u16 cast_to_float16(f32 v)
     if (bits >= 0x477ff000) /* 65520 and above */
         return (u16)(sign | 0x7c00);
     if (bits < 0x38800000) /* below 2^-14: the sum's last bit is the half's */
-        return (u16)(sign | (AS_BITS(AS_FLOAT(bits) + 0.5f) - 0x3f000000));
+        return (u16)(sign | (AS_BITS(add_float32(AS_FLOAT(bits), 0.5f)) - 0x3f000000));
     bits += 0xfff + (bits >> 13 & 1);
     return (u16)(sign | (bits - 0x38000000) >> 13);
 }
