@@ -38,12 +38,16 @@ demo: $(VENV)/cropkit.stamp ## crop a photograph, write demo.png
 
 .PHONY: test
 test: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp ## what to run before every commit, without a framework
-	$(RUN) pytest -m 'not oracle and not frameworks and not large and not build'
+	$(RUN) pytest -m 'not oracle and not frameworks and not large and not build and not gpu'
 
-# Here every test must run: a skip is a failure.
+.PHONY: test-gpu
+test-gpu: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-gpu.stamp ## the GPU backends: OpenCL on PoCL, CUDA compiled
+	$(RUN) pytest -p tests.no_skips -m gpu
+
+# Here every test but those of test-gpu must run: a skip is a failure.
 .PHONY: test-full
-test-full: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-frameworks.stamp ## all tests, with PyTorch, JAX and TensorFlow
-	$(RUN) pytest -p tests.no_skips
+test-full: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-frameworks.stamp ## all other tests, with PyTorch, JAX and TensorFlow
+	$(RUN) pytest -p tests.no_skips -m 'not gpu'
 
 # Stubs are compared with the modules that this CPU can import.
 .PHONY: lint

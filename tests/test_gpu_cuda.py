@@ -65,7 +65,7 @@ def operand(memory: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Operan
 
 def launches_of(asked: Request) -> list[Launch]:
     """Plan a call; memory is numbers."""
-    plan = {
+    plan: Any = {
         "crop_and_resize": _launches.forward,
         "grad_image": _launches.grad_image,
         "grad_boxes": _launches.grad_boxes,
@@ -74,9 +74,9 @@ def launches_of(asked: Request) -> list[Launch]:
     grads = operand(2 << 40, asked.crops_shape, asked.grads_dtype or asked.dtype)
     out = operand(3 << 40, asked.result_shape, asked.result_dtype)
     arrays = {"crop_and_resize": (image,), "grad_image": (grads,), "grad_boxes": (grads, image)}
-    return plan(
-        asked, *arrays[asked.operation], 4 << 40, 5 << 40, out, lambda *_: 6 << 40, 256
-    )  # type: ignore[operator]
+    memory = arrays[asked.operation]
+    launches: list[Launch] = plan(asked, *memory, 4 << 40, 5 << 40, out, lambda *_: 6 << 40, 256)
+    return launches
 
 
 def ptx_of(launch: Launch, arch: str, nvrtc: Any) -> str:
@@ -96,11 +96,10 @@ def ptx_of(launch: Launch, arch: str, nvrtc: Any) -> str:
 
 def operations_in(ptx: str) -> set[str]:
     """Floating-point arithmetic: names such as ``mul.rn.ftz.f32``."""
-    return set(
-        re.findall(r"^\s*((?:add|sub|mul|div|fma|mad|rcp)\.[\w.]*f(?:32|64))\b", ptx, re.M)
-    )
+    return set(OPERATION.findall(ptx))
 
 
+OPERATION = re.compile(r"^\s*((?:add|sub|mul|div|fma|mad|rcp)\.[\w.]*f(?:32|64))\b", re.M)
 ROUNDED = re.compile(r"(add|sub|mul|div)\.rn(\.ftz\.f32|\.f64)")
 
 
@@ -155,7 +154,8 @@ def packed(arguments: tuple[Any, ...]) -> list[tuple[Any, Any]]:
 
     holder = ParamHolder(arguments)
     pointers = ctypes.cast(holder.ptr, ctypes.POINTER(ctypes.c_void_p))
-    types = {"i8": ctypes.c_int64, "i4": ctypes.c_int32, "f4": ctypes.c_float, "f8": ctypes.c_double}
+    types: dict[str, Any]
+    types = {"i8": ctypes.c_int64, "i4": ctypes.c_int32, "f4": ctypes.c_float}
     values = []
     for number, argument in enumerate(arguments):
         kind = getattr(argument, "dtype", np.dtype("i8")).str[1:]
@@ -187,10 +187,6 @@ def parameters_of(kernel: str) -> list[str]:
         words = parameter.split()
         types.append("i8" if "*" in parameter or words[0] in ("p", "i64") else words[0])
     return [{"real": "f4", "i32": "i4"}.get(name, name) for name in types]
-
-
-class Stream:
-    handle = 7
 
 
 class Memory:
@@ -289,9 +285,7 @@ def test_a_call_goes_to_the_device_and_the_stream_of_its_image(launched: list[An
         assert call.read("image", image, image.dtype).strides == (0, 36, 4, 1)
         call.write(out, out.dtype)
     asked = request("crop_and_resize", image_shape=image.shape, num_boxes=1, crop_size=(5, 6))
-    backend.crop_and_resize(
-        asked, image, BOX.astype(np.float32), np.array([0]), out
-    )
+    backend.crop_and_resize(asked, image, BOX.astype(np.float32), np.array([0]), out)
     assert Recorder.current == 0
     assert [call[2] for call in launched] == ["axis_tables", "forward"]
     for stream, config, _, *_ in launched:

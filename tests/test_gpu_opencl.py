@@ -6,7 +6,6 @@ channels, tiles, chunks, devices that lack something, and what is said when ther
 """
 
 import itertools
-
 import threading
 from typing import Any
 
@@ -154,10 +153,11 @@ def test_image_gradient_as_any_dtype(dtype: str) -> None:
     outs = itertools.cycle(OUT_LAYOUTS)
     for geometry, depth in itertools.product(GEOMETRIES, (4, 5)):
         size = (*geometry.image_shape, depth)
-        grads = crops(geometry, depth, "float32") * np.float32(1e3)
+        with np.errstate(over="ignore"):
+            grads = crops(geometry, depth, "float32") * np.float32(1e3)
         arguments = (grads, geometry.boxes, indices_of(geometry), size)
         expected = grad_image(*arguments, dtype=dtype_of(dtype), backend="reference")
-        out = empty_out(size, "float32", next(outs)).astype(dtype_of(dtype), order="K")
+        out = LAYOUTS[next(outs)](np.zeros(size, dtype_of(dtype)))
         assert_bits_equal(
             grad_image(*arguments, dtype=dtype_of(dtype), out=out, backend="opencl"),
             expected,
@@ -249,9 +249,7 @@ def test_calls_from_several_threads() -> None:
     "lacks",
     ["shares_memory", "exact_division", "has_float64"],
 )
-def test_a_device_without(
-    lacks: str, geometry: Geometry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_without(lacks: str, geometry: Geometry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies to the device and back; another division; no float64 for what is float32."""
     backend = lacking(monkeypatch, **{lacks: False})
     layouts, outs = itertools.cycle(LAYOUTS), itertools.cycle(OUT_LAYOUTS)
@@ -373,7 +371,7 @@ def test_bad_arrays_of_the_device(queue: Any) -> None:
         forward(memory, *arguments, out=other)
     with pytest.raises(ValueError, match="image is on OpenCL"):
         forward(memory, *arguments, out=np.zeros((1, 6, 5, 3), np.float32))
-    with pytest.raises(BackendError, match="cpu.*does not run on OpenCL arrays"):
+    with pytest.raises(BackendError, match=r"cpu.*does not run on OpenCL arrays"):
         forward(memory, *arguments, backend="cpu")
 
 
@@ -480,5 +478,5 @@ os.wait()
 
 def test_a_source_that_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cropkit_gpu._launches.source", lambda: "this is no C")
-    with pytest.raises(BackendError, match="backend 'opencl': .* does not compile the kernels"):
+    with pytest.raises(BackendError, match=r"backend 'opencl': .* does not compile the kernels"):
         forward(np.zeros((1, 1, 1, 1)), [[0, 0, 1, 1]], [0], (1, 1), backend=OpenCLBackend())
