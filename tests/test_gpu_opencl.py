@@ -237,6 +237,15 @@ def test_huge_and_tiny_boxes() -> None:
             both(grad_boxes, grads, image, boxes, indices, dtype=dtype)
 
 
+def test_a_position_of_negative_zero_weighs_negative_zero() -> None:
+    """What is read there stays -0.0; between other pixels of -0.0 it becomes 0.0."""
+    image = np.full((1, 3, 3, 1), -0.0, np.float32)
+    boxes = [[-0.0, -0.0, -0.5, -0.5]]
+    result = forward(image, boxes, [0], (2, 2), extrapolation_value=1, backend="opencl")
+    assert np.signbit(result[0, ..., 0]).tolist() == [[True, False], [False, False]]
+    both(forward, image, boxes, [0], (2, 2))
+
+
 def test_an_image_of_more_than_two_to_the_31_pixels() -> None:
     """Most of its memory is never touched. PoCL allows half a device's memory for an array."""
     code = """
