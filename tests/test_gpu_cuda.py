@@ -311,6 +311,20 @@ def test_a_result_is_allocated_by_the_library(launched: list[Any]) -> None:
         CudaBackend().empty((1,), np.dtype(np.float32), Strange())
 
 
+def test_jax_may_have_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Array:
+        __module__ = "jaxlib._jax"
+        device = "cuda:0"
+
+    def zeros(shape: tuple[int, ...], dtype: str, device: str) -> Tensor:
+        return Tensor(0, shape, "float32")
+
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(numpy=SimpleNamespace(zeros=zeros)))
+    assert CudaBackend().empty((2, 3), np.dtype(np.float32), Array()).shape == (2, 3)
+    with pytest.raises(TypeError, match="dtype=float64: JAX would round it to 32 bits"):
+        CudaBackend().empty((2, 3), np.dtype(np.float64), Array())
+
+
 def test_bad_outs(launched: list[Any]) -> None:
     image, out = Tensor(1 << 40, (1, 8, 9, 4)), Tensor((1 << 40) + 16, (1, 5, 6, 4))
     backend = CudaBackend()

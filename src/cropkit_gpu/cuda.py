@@ -166,7 +166,13 @@ def _cupy_empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
 
 def _jax_empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
     # Written once, here, before anyone else has it; JAX's arrays are constant from then on.
-    return sys.modules["jax"].numpy.zeros(shape, dtype, device=like.device)
+    result = sys.modules["jax"].numpy.zeros(shape, dtype, device=like.device)
+    if result.dtype.name != dtype:
+        raise TypeError(
+            f"dtype={dtype}: JAX would round it to 32 bits; "
+            'jax.config.update("jax_enable_x64", True) allows 64'
+        )
+    return result
 
 
 def _no_empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
