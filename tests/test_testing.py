@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import cropkit
 from cropkit.testing import BackendTests
+from cropkit.testing.__main__ import main
 from cropkit.testing._edges import flipped_cases
 
 from .children import python
@@ -284,24 +285,31 @@ def test_the_report_of_a_class_of_tests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expression", "says"),
+    ("name", "says"),
     [
-        ("nobody", "", "backend='nobody': no such backend; found: cpu, reference"),
-        ("tests.wrong_backends:nothing", "", "nothing"),
-        ("nothing_of_this_name:backend", "", "No module named 'nothing_of_this_name'"),
-        ("tests.children:PATIENCE", "", "it has name None: expected a str"),
-        ("pathlib:Path", "", "pathlib:Path is a class that is not derived from BackendTests"),
+        ("nobody", "backend='nobody': no such backend; found: cpu, reference"),
+        ("tests.wrong_backends:nothing", "nothing"),
+        ("nothing_of_this_name:backend", "No module named 'nothing_of_this_name'"),
+        ("tests.children:PATIENCE", "it has name None: expected a str"),
+        ("pathlib:Path", "pathlib:Path is a class that is not derived from BackendTests"),
         (
             "tests.wrong_backends:one_gradient",
-            "",
             "cannot be used here: it has no method grad_boxes",
         ),
-        ("reference", "nothing_of_this_name", "no test was run, or not all were"),
     ],
 )
-def test_a_report_on_nothing_is_a_failure(name: str, expression: str, says: str) -> None:
-    lines = report(name, expression, status=1)
-    assert says in lines[-3]
+def test_what_cannot_be_tested_has_failed(
+    name: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name]) == 1
+    *_, reason, blank, total = capsys.readouterr().out.splitlines()
+    assert says in reason
+    assert (blank, total) == ("", "0 passed, 1 failed")
+
+
+def test_running_no_test_has_failed() -> None:
+    lines = report("reference", "nothing_of_this_name", status=1)
+    assert "no test was run, or not all were" in lines[-3]
     assert lines[-2:] == ["", "0 passed, 1 failed"]
 
 
