@@ -403,7 +403,7 @@ def test_bad_arrays_of_the_device(queue: Any) -> None:
 
     memory = array.zeros(queue, (2, 6, 5, 3), np.float32)
     arguments = (BOXES[:1], [0], (6, 5))
-    message = "out lies in the memory between the first and the last element of image"
+    message = "out overlaps image: expected memory of its own, not even between the elements"
     with pytest.raises(ValueError, match=message):
         forward(memory[:1], *arguments, out=memory[:1])
     forward(memory[:1], *arguments, out=memory[1:])

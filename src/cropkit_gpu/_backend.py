@@ -155,8 +155,8 @@ def check_out(
     for name, begin, end in inputs:
         if low < end and begin < high:
             raise ValueError(
-                f"out lies in the memory between the first and the last element of {name}: "
-                "expected memory of its own"
+                f"out overlaps {name}: expected memory of its own, not even between the "
+                f"elements of {name}"
             )
 
 

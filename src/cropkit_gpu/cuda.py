@@ -54,7 +54,14 @@ class CudaBackend(GpuBackend):
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], like: Any) -> Any:
         """Allocate a result where `like` is, as an array of its library."""
-        return library_of(like).empty(shape, dtype.name, like)
+        try:
+            return library_of(like).empty(shape, dtype.name, like)
+        except (BackendError, TypeError):
+            raise
+        except Exception as error:  # each library has its own
+            raise MemoryError(
+                f"the result, {shape} {dtype}, cannot be allocated: {_one_line(error)}"
+            ) from error
 
     def synchronize(self) -> None:
         """Wait for everything on the current device."""

@@ -70,6 +70,13 @@ class OpenCLBackend(GpuBackend):
         """Allocate a result in the context of `like`."""
         from pyopencl import array
 
+        limit = int(self._machine_of(like).device.max_mem_alloc_size)
+        size = _bytes(shape, dtype)
+        if size > limit:
+            raise MemoryError(
+                f"the result, {shape} {dtype}, takes {size} bytes; {self._machine_of(like)} "
+                f"allows {limit} for one array"
+            )
         return array.empty(like.queue or like.context, shape, dtype)
 
     def synchronize(self) -> None:
