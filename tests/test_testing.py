@@ -287,7 +287,7 @@ def test_the_report_of_a_class_of_tests() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("nobody", "backend='nobody': no such backend; found: cpu, reference"),
+        ("nobody", "backend='nobody': no such backend; found: cpu,"),
         ("tests.wrong_backends:nothing", "nothing"),
         ("nothing_of_this_name:backend", "No module named 'nothing_of_this_name'"),
         ("tests.children:PATIENCE", "it has name None: expected a str"),
