@@ -57,7 +57,7 @@ lint: $(VENV)/cropkit.stamp $(VENV)/group-lint.stamp ## style, types and stubs
 	PATH="$(VENV)/bin:$$PATH" cython-lint src # it runs pycodestyle by its name
 	$(RUN) mypy
 	$(RUN) mypy.stubtest $$($(VENV)/bin/python -c 'from cropkit._cpu import built_instruction_sets as isas; \
-	    print(*(f"cropkit._kernels._{name}" for name in ("features", "openmp", "checks", *isas())))')
+	    print(*(f"cropkit._kernels._{name}" for name in ("features", "openmp", "checks", "memory", *isas())))')
 
 # The modules for the frameworks are imported for their docstrings.
 .PHONY: docs

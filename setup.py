@@ -23,6 +23,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 KERNELS = Path("src/cropkit/_kernels")
+WITHOUT_OPENMP = ("_features", "_checks", "_memory")
 
 # Flags of each instruction set. The choice among them is made at run time by
 # ``_features.pyx``; the builder's own CPU is never looked at.
@@ -69,7 +70,7 @@ def extension(name: str, flags: list[str]) -> Extension:
     """Describe one compiled module."""
     # Only what needs OpenMP links with it: the first to load it sets how its idle workers
     # spin (``_threads.py``), and the linker's --as-needed is not everywhere the default.
-    openmp = [] if name in ("_features", "_checks") else OPENMP
+    openmp = [] if name in WITHOUT_OPENMP else OPENMP
     return Extension(
         f"cropkit._kernels.{name}",
         [str(KERNELS / f"{name}.pyx")],
@@ -82,7 +83,7 @@ def extension(name: str, flags: list[str]) -> Extension:
     )
 
 
-extensions = [extension(name, []) for name in ("_features", "_checks", "_openmp")]
+extensions = [extension(name, []) for name in (*WITHOUT_OPENMP, "_openmp")]
 extensions += [extension(f"_{name}", flags) for name, flags in VARIANTS.items()]
 
 # Neither Cython nor setuptools notices other flags or directives, only newer files: each

@@ -11,6 +11,7 @@ out since it must be differentiated or compiled, in how sixteen bits are seen as
 """
 
 import math
+import os
 import sys
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -18,12 +19,18 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cropkit._kernels._checks import in_environment
+from cropkit._kernels._memory import Block
+
 # DLPack's numbers of memory that the CPU reads: its own, and what CUDA and ROCm have pinned.
 _HOST_DEVICES: Final = frozenset({1, 3, 11})
 _DEVICE_NAMES: Final = {1: "CPU", 2: "CUDA", 4: "OpenCL", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 _OPENCL: Final = 4
 # JAX, and TensorFlow in a graph, share memory that begins at a multiple of this, and copy other.
 _ALIGNMENT: Final = 64
+# Bytes from which on an array is of memory that an earlier one has given back.
+_LARGE: Final = 4 << 20
+_UINT8: Final = np.dtype(np.uint8)
 
 
 class DeviceArray(NamedTuple):
@@ -132,7 +139,25 @@ def device_name(device_type: int, number: int = 0) -> str:
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: object) -> NDArray[Any]:
     """Allocate a result that `hand_over` can give to the library of `like`."""
     library = None if type(like) is np.ndarray else library_of(like)
-    return np.empty(shape, dtype) if library is None else library.empty(shape, dtype)
+    return _empty(shape, dtype) if library is None else library.empty(shape, dtype)
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Allocate an array; a large one of memory that an earlier one has given back."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < _LARGE or not _reuses_memory():
+        return np.empty(shape, dtype)
+    block: Any = Block(size)  # NumPy's stubs do not know every buffer
+    return np.ndarray(shape, dtype, buffer=block)
+
+
+def _reuses_memory() -> bool:
+    if not in_environment(b"CROPKIT_REUSE_MEMORY"):
+        return True
+    text = os.environ.get("CROPKIT_REUSE_MEMORY", "")
+    if text not in ("", "0", "1"):
+        raise ValueError(f"CROPKIT_REUSE_MEMORY={text!r}: expected 0 or 1")
+    return text != "0"
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -526,7 +526,7 @@ def _allocate(
     if device is not _CPU:
         return None
     check_memory(shape, dtype)
-    return np.empty(shape, dtype) if type(like) is np.ndarray else _arrays.empty(shape, dtype, like)
+    return _arrays.empty(shape, dtype, like)
 
 
 def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -1,0 +1,136 @@
+"""Memory of large results: what one gives back, the next one takes.
+
+New memory costs more than a result does: for 154 MB of crops the kernel of the system zeroes
+pages for longer than the kernels here compute. A program that makes crops in a loop drops a
+result as it gets the next, so the memory of the last two is kept.
+
+Nobody goes short of it: while it is kept it is marked MADV_FREE, which lets the system take
+the pages back when it needs them, without writing them anywhere.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #include <string.h>
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #endif
+
+    /* Blocks are whole huge pages: one fault instead of 512, at their ends too. */
+    #define CROPKIT_PAGE ((size_t)2 << 20)
+    #define CROPKIT_KEPT 2
+    #define CROPKIT_KEPT_BYTES ((size_t)512 << 20)
+
+    typedef struct { char *data; size_t size; } cropkit_block;
+
+    /* The last blocks given back, the newest first. Whoever finds it busy does without: a
+     * lock would stay locked in the child of a fork. */
+    static cropkit_block cropkit_kept[CROPKIT_KEPT];
+    static char cropkit_busy;
+
+    static void cropkit_unmap(cropkit_block block)
+    {
+    #if defined(__linux__)
+        if (block.data)
+            munmap(block.data, block.size);
+    #endif
+    }
+
+    static cropkit_block cropkit_map(size_t size)
+    {
+        cropkit_block block = {NULL, size};
+    #if defined(__linux__)
+        char *start = mmap(NULL, size + CROPKIT_PAGE, PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (start == MAP_FAILED)
+            return block;
+        const size_t before = -(size_t)start % CROPKIT_PAGE;
+        block.data = start + before;
+        if (before)
+            munmap(start, before);
+        munmap(block.data + size, CROPKIT_PAGE - before);
+        madvise(block.data, size, MADV_HUGEPAGE);
+    #endif
+        return block;
+    }
+
+    /* A kept block of that size, or of up to twice that, or a new one; no data if there is
+     * no memory. */
+    static cropkit_block cropkit_take(size_t size)
+    {
+        cropkit_block found = {NULL, 0};
+        size = (size + CROPKIT_PAGE - 1) / CROPKIT_PAGE * CROPKIT_PAGE;
+        if (!__atomic_test_and_set(&cropkit_busy, __ATOMIC_ACQUIRE)) {
+            for (int n = 0; n < CROPKIT_KEPT && !found.data; n++)
+                if (cropkit_kept[n].data && cropkit_kept[n].size >= size
+                    && cropkit_kept[n].size / 2 <= size) {
+                    found = cropkit_kept[n];
+                    cropkit_kept[n].data = NULL;
+                }
+            __atomic_clear(&cropkit_busy, __ATOMIC_RELEASE);
+        }
+        return found.data ? found : cropkit_map(size);
+    }
+
+    static void cropkit_give_back(cropkit_block block)
+    {
+    #if defined(__linux__) && defined(MADV_FREE)
+        if (block.size <= CROPKIT_KEPT_BYTES && madvise(block.data, block.size, MADV_FREE) == 0
+            && !__atomic_test_and_set(&cropkit_busy, __ATOMIC_ACQUIRE)) {
+            for (int n = 0; n < CROPKIT_KEPT && block.data; n++) {
+                const cropkit_block older = cropkit_kept[n];
+                cropkit_kept[n] = block;
+                block = older;
+            }
+            __atomic_clear(&cropkit_busy, __ATOMIC_RELEASE);
+        }
+    #endif
+        cropkit_unmap(block);
+    }
+    """
+    ctypedef struct cropkit_block:
+        char* data
+        size_t size
+    cropkit_block cropkit_take(size_t) noexcept nogil
+    void cropkit_give_back(cropkit_block) noexcept nogil
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Block:
+    """Writable bytes, not zeroed, that begin at a multiple of 2 MiB.
+
+    Parameters
+    ----------
+    size : int
+        At least 1.
+
+    Raises
+    ------
+    MemoryError
+        The system has none.
+    """
+
+    cdef cropkit_block block
+    cdef Py_ssize_t size
+
+    def __cinit__(self, Py_ssize_t size):
+        if size < 1:
+            raise ValueError(f"size={size}: expected at least 1")
+        self.size = size
+        self.block = cropkit_take(<size_t>size)
+        if self.block.data == NULL:
+            raise MemoryError(f"the system has no {size} bytes of memory")
+
+    def __dealloc__(self):
+        if self.block.data != NULL:
+            cropkit_give_back(self.block)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.block.data, self.size, False, flags)
+
+    def __releasebuffer__(self, Py_buffer* view):
+        pass
