@@ -55,7 +55,8 @@ json.dump([sorted(m for m in new if m.startswith("cropkit")),
     own, others, metadata, openmp = json.loads(python(code).stdout)
     assert own == [
         "cropkit", "cropkit._arrays", "cropkit._backends", "cropkit._kernels",
-        "cropkit._kernels._checks", "cropkit._ops", "cropkit._request", "cropkit._runtime",
+        "cropkit._kernels._checks", "cropkit._kernels._memory", "cropkit._ops",
+        "cropkit._request", "cropkit._runtime",
     ]  # fmt: skip
     # Cython makes itself a module in each process.
     assert {name for name in others if "cython" not in name} - {"numpy"} == {"cropkit"}
@@ -85,7 +86,7 @@ call()
 json.dump([kernels(), order, cropkit._cpu.backend.isa], sys.stdout)
 """
     loaded, order, chosen = ask(code, CROPKIT_ISA=isa)
-    assert loaded == sorted(["checks", "features", "openmp", isa])
+    assert loaded == sorted(["checks", "features", "memory", "openmp", isa])
     assert chosen == isa
     # Its module code is compiled for the instruction set: an illegal instruction elsewhere.
     assert order.index("features") < order.index(isa)
