@@ -166,6 +166,35 @@ def test_every_way_through_the_kernels(
             bits_equal(result, expected, f"depth {depth} {method} {layout} into {out_layout}")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("depth", [8, 16, 31, 64, 72])
+def test_deep_pixels_at_every_alignment(
+    depth: int,
+    dtype: str,
+    stream: bool,
+    each_cpu_backend: Backend,
+    bits_equal: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their vectors do not end where pixels do, and nothing around `out` is theirs."""
+    monkeypatch.setattr(_cpu, "streaming_threshold", lambda: 0 if stream else 2**60)
+    image = pixels((2, 9, 11, depth), dtype, depth, special=0.02)
+    boxes = [[0.0, 0.0, 1.0, 1.0], [1.1, 0.9, -0.2, 0.1]]
+    for method in METHODS:
+        arguments = (image, boxes, [1, 0], (4, 5), method, -3.5)
+        expected = reference(*arguments, dtype=dtype)
+        for offset in range(17):
+            memory = np.full(expected.size + 34, -77777.25, dtype)
+            out = memory[offset : offset + expected.size].reshape(expected.shape)
+            cropkit.crop_and_resize(
+                *arguments, dtype=dtype, out=out, backend=each_cpu_backend, num_threads=1
+            )
+            bits_equal(out, expected, f"{method}, {offset} values after an alignment")
+            rest = np.concatenate([memory[:offset], memory[offset + expected.size :]])
+            assert (rest == -77777.25).all(), (method, offset)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_broadcast_image(dtype: str, each_backend: Backend, bits_equal: Any) -> None:
     """Strides of 0: one pixel, one row or one image stands for many."""
