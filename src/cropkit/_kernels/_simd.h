@@ -415,4 +415,26 @@ static inline ptrdiff_t cropkit_lerp_pixels1(float *restrict dst, const float *r
     return i;
 }
 
+/* ---- a pixel of up to four channels in one vector --------------------------------- */
+
+typedef float cropkit_pixel_f32 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef double cropkit_pixel_f64 __attribute__((vector_size(32), aligned(8), may_alias));
+
+/* Get a pixel of a crop, its missing channels zero; reads nothing beyond it. */
+#define CROPKIT_GET1_F32(to, g) to = *(g)
+#define CROPKIT_GET1_F64(to, g) to = *(g)
+#define CROPKIT_GET2_F32(to, g) to = (cropkit_pixel_f32){(g)[0], (g)[1], 0, 0}
+#define CROPKIT_GET2_F64(to, g) to = (cropkit_pixel_f64){(g)[0], (g)[1], 0, 0}
+#if defined(__AVX2__)
+#define CROPKIT_GET3_F32(to, g)                                                          \
+    to = (cropkit_pixel_f32)_mm_maskload_ps((g), _mm_set_epi32(0, -1, -1, -1))
+#define CROPKIT_GET3_F64(to, g)                                                          \
+    to = (cropkit_pixel_f64)_mm256_maskload_pd((g), _mm256_set_epi64x(0, -1, -1, -1))
+#else
+#define CROPKIT_GET3_F32(to, g) to = (cropkit_pixel_f32){(g)[0], (g)[1], (g)[2], 0}
+#define CROPKIT_GET3_F64(to, g) to = (cropkit_pixel_f64){(g)[0], (g)[1], (g)[2], 0}
+#endif
+#define CROPKIT_GET4_F32(to, g) to = *(const cropkit_pixel_f32 *)(g)
+#define CROPKIT_GET4_F64(to, g) to = *(const cropkit_pixel_f64 *)(g)
+
 #endif
