@@ -317,6 +317,54 @@ def test_empty_results_on_the_device_need_no_backend_but_its_memory() -> None:
     assert [row[0] for row in backend.seen] == ["empty", "empty"]
 
 
+class Constant(OnDevice):
+    """An array that only a backend for its device writes, as JAX's are."""
+
+    def __setitem__(self, where: Any, value: Any) -> None:
+        raise TypeError("these arrays are constant")
+
+    def __array_namespace__(self) -> Any:
+        return ConstantNamespace
+
+
+class ConstantNamespace:
+    """The library's namespace."""
+
+    @staticmethod
+    def zeros_like(array: Constant, *, device: Any) -> Constant:
+        assert device == array.device
+        return Constant(np.zeros_like(array.memory))
+
+
+class ConstantBackend(DeviceBackend):
+    """Allocates such arrays, full of garbage."""
+
+    def empty(self, shape: Any, dtype: Any, like: Any) -> Constant:
+        return Constant(np.full(shape, 77, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_empty_results_of_a_library_whose_arrays_never_change(dtype: str, bits_equal: Any) -> None:
+    backend = ConstantBackend()
+    image, grads, none = Constant(IMAGE), Constant(GRADS[:0]), np.zeros((0, 4))
+    crops = cropkit.crop_and_resize(image, none, [], (4, 7), backend=backend)
+    assert (type(crops), crops.shape) == (Constant, (0, 4, 7, 3))
+    of_image = cropkit.crop_and_resize_grad_image(
+        grads, none, [], IMAGE.shape, dtype=dtype, backend=backend
+    )
+    assert type(of_image) is Constant
+    bits_equal(of_image.memory, np.zeros(IMAGE.shape, dtype))
+    of_boxes = cropkit.crop_and_resize_grad_boxes(
+        Constant(GRADS[..., :0]), Constant(IMAGE[..., :0]), BOXES, INDICES, backend=backend
+    )
+    assert type(of_boxes) is Constant
+    bits_equal(of_boxes.memory, np.zeros((3, 4), np.float32))
+    with pytest.raises(ValueError, match="out is read-only"):
+        cropkit.crop_and_resize_grad_image(
+            grads, none, [], IMAGE.shape, out=Constant(IMAGE), backend=backend
+        )
+
+
 def test_checks_of_device_arrays_before_any_work() -> None:
     backend = DeviceBackend()
 

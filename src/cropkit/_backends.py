@@ -46,8 +46,9 @@ class Backend(Protocol):
     caller's library has there, unconverted.
 
     Two methods are optional, and of use off the CPU only. ``empty(shape, dtype, like)``
-    allocates a result where the array `like` is, as an array of its library that takes
-    ``array[...] = 0``; a call without ``out=`` needs it. ``synchronize()`` returns when
+    allocates a result where the array `like` is, as an array of its library; a call without
+    ``out=`` needs it. A call without boxes or channels gets ``array[...] = 0``, or the
+    library's ``zeros_like`` where that is a `TypeError`. ``synchronize()`` returns when
     everything that the backend has started is done; the core never calls it, and who
     compares or times results does.
 

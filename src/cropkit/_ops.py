@@ -343,7 +343,18 @@ def _run(
     if request.num_boxes and request.image_shape[3]:
         getattr(chosen, request.operation)(*call)
     else:
-        call.out[...] = 0
+        call = call._replace(out=_zeroed(call.out, given_out))
     if given_out is not None:
         return given_out
     return call.out if type(like) is np.ndarray else hand_over(call.out, like)
+
+
+def _zeroed(out: Any, given_out: object) -> Any:
+    """Return `out` full of zeros, or others like it if its library's arrays never change."""
+    try:
+        out[...] = 0
+    except TypeError:  # as JAX's on a device, which its backend alone writes
+        if given_out is not None:
+            raise ValueError("out is read-only") from None
+        return out.__array_namespace__().zeros_like(out, device=out.device)
+    return out
