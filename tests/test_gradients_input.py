@@ -165,6 +165,7 @@ def test_image_of_the_box_gradient() -> None:
         ((4, 5, 3), "image_size=(4, 5, 3): expected four integers, (batch, height, width, depth)"),
         (np.zeros((4, 1), int)[:3], "expected four integers"),
         (7, "image_size=7: expected four integers"),
+        (IMAGE, f"image_size has shape {IMAGE.shape}: expected four integers"),
     ],
 )
 def test_image_size_values(size: Any, text: str) -> None:

@@ -369,8 +369,9 @@ def _check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
     if given.dtype.kind not in "fiu" and given.dtype.name != "bfloat16":
         raise TypeError(f"boxes has dtype {given.dtype}: expected real numbers")
     if given.ndim != 2 or given.shape[1] != 4:
+        hint = "; if there are no boxes, (0, 4)" if given.shape == (0,) else ""
         raise ValueError(
-            f"boxes has shape {given.shape}: expected [num_boxes, 4], each [y1, x1, y2, x2]"
+            f"boxes has shape {given.shape}: expected [num_boxes, 4], each [y1, x1, y2, x2]{hint}"
         )
     if given.dtype is dtype and given.flags.carray:
         boxes = given
@@ -446,6 +447,8 @@ def _check_integers(value: object, name: str, count: int, expected: str) -> tupl
             value = None
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
             raise TypeError(f"{name}: {expected}")
+    if isinstance(value, np.ndarray) and value.ndim > 1:  # the image itself, not its shape
+        raise ValueError(f"{name} has shape {value.shape}: {expected}")
     given = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(given, (tuple, Sequence)) or len(given) != count:
         raise ValueError(f"{name}={given!r}: {expected}")
@@ -537,8 +540,8 @@ def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         size = math.prod(n for n in shape if n) * dtype.itemsize
     if size > 1 << 28 and size > (_memory_bytes() if 0 not in shape else sys.maxsize):
         raise MemoryError(
-            f"the result, {shape} {dtype}, is larger than this machine's memory "
-            f"({_memory_bytes():.3g} bytes)"
+            f"the result, {shape} {dtype}, takes {size >> 20} MiB and is larger than this "
+            f"machine's memory, {_memory_bytes() >> 20} MiB"
         )
 
 
