@@ -111,7 +111,7 @@ def test_default_isa_is_the_best() -> None:
 def test_wrong_isa_fails_and_names_the_variable(wrong: str) -> None:
     message = error_of("call()", CROPKIT_ISA=wrong)
     assert message == (
-        f"cropkit._backends.BackendError: backend 'cpu' (built in) cannot run this call: "
+        f"cropkit.BackendError: backend 'cpu' (built in) cannot run this call: "
         f"CROPKIT_ISA={wrong!r}: expected one that this build and this CPU have: {', '.join(ISAS)}"
     )
     reason = "[info.reason for info in cropkit.list_backends()]"

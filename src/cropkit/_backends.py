@@ -35,6 +35,8 @@ _PLUGIN_ERRORS: Final = (Exception, SystemExit)
 class BackendError(RuntimeError):
     """No backend can run a call; the message holds each candidate's reason."""
 
+    __module__ = "cropkit"  # as tracebacks name it: where it is to be had
+
 
 @runtime_checkable
 class Backend(Protocol):
