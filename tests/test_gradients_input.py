@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,17 @@ from numpy.typing import NDArray
 import cropkit
 from cropkit import Backend, _cpu
 
-from .cases import DTYPES, GEOMETRIES, METHODS, OUT_LAYOUTS, dtype_of, empty_out, indices_of, pixels
+from .cases import (
+    DTYPES,
+    GEOMETRIES,
+    METHODS,
+    OUT_LAYOUTS,
+    Geometry,
+    dtype_of,
+    empty_out,
+    indices_of,
+    pixels,
+)
 from .test_guards import guarded, memory_of
 
 GRADS = np.arange(2 * 2 * 3 * 3, dtype=np.float32).reshape(2, 2, 3, 3)
@@ -259,6 +270,14 @@ def test_out_that_overlaps_an_input(which: str, each_backend: Backend) -> None:
     assert not memory.any()
 
 
+@cache
+def expected_of(geometry: Geometry, depth: int, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return gradients of crops, and by the reference the image's; the same for every test."""
+    grads = pixels((len(geometry.boxes), *geometry.crop_size, depth), "uint8", depth)
+    arguments = grads, geometry.boxes, indices_of(geometry), (*geometry.image_shape, depth)
+    return grads, cropkit.crop_and_resize_grad_image(*arguments, dtype=dtype, backend="reference")
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["cached", "streamed"])
 @pytest.mark.parametrize("layout", OUT_LAYOUTS)
 def test_only_out_is_written(
@@ -269,9 +288,8 @@ def test_only_out_is_written(
         GEOMETRIES[::3], (1, 2, 3, 4, 9), ("uint8", "float32", "float64")
     ):
         shape = (*geometry.image_shape, depth)
-        grads = pixels((len(geometry.boxes), *geometry.crop_size, depth), "uint8", depth)
+        grads, expected = expected_of(geometry, depth, dtype)
         arguments = (grads, geometry.boxes, indices_of(geometry), shape)
-        expected = cropkit.crop_and_resize_grad_image(*arguments, dtype=dtype, backend="reference")
         with np.errstate(all="ignore"):
             out, untouched = (empty_out(shape, dtype, layout) for _ in range(2))
         untouched[...] = expected

@@ -10,6 +10,7 @@ import mmap
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ from .cases import (
 ROOT = Path(__file__).parents[1]
 
 
+@cache
+def expected_of(geometry: Geometry, depth: int, method: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return an image and, by the reference, its crops; the same for every test."""
+    image = pixels((*geometry.image_shape, depth), "uint8", depth)
+    arguments = image, geometry.boxes, indices_of(geometry), geometry.crop_size, method
+    return image, cropkit.crop_and_resize(*arguments, backend="reference")
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["cached", "streamed"])
 @pytest.mark.parametrize("layout", OUT_LAYOUTS)
 def test_only_out_is_written(
@@ -43,9 +52,8 @@ def test_only_out_is_written(
 ) -> None:
     monkeypatch.setattr(_cpu, "streaming_threshold", lambda: 0 if stream else 2**40)
     for geometry, depth, method in itertools.product(GEOMETRIES, DEPTHS, METHODS):
-        image = pixels((*geometry.image_shape, depth), "uint8", depth)
+        image, expected = expected_of(geometry, depth, method)
         arguments = (image, geometry.boxes, indices_of(geometry), geometry.crop_size, method)
-        expected = cropkit.crop_and_resize(*arguments, backend="reference")
         out = empty_out(expected.shape, "float32", layout)
         untouched = empty_out(expected.shape, "float32", layout)
         untouched[...] = expected
