@@ -67,9 +67,9 @@ def crop_and_resize(
         Which backend runs; see `list_backends`. By default `use_backend`, then the
         environment's ``CROPKIT_BACKEND``, then ``"cpu"`` for arrays in the CPU's memory.
     num_threads : int, optional
-        How many threads. By default ``CROPKIT_NUM_THREADS``, then one for a small call,
-        else as many as OpenMP, the process' CPUs and its control group allow. The result
-        does not depend on it.
+        How many threads at most; a small call uses fewer. By default
+        ``CROPKIT_NUM_THREADS``, then one for a small call, else as many as OpenMP, the
+        process' CPUs and its control group allow. The result does not depend on it.
 
     Returns
     -------

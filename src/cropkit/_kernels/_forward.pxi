@@ -354,8 +354,7 @@ cdef int compare_order(const void* a, const void* b) noexcept nogil:
 
 
 cdef Order* sort_tiles(
-    const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices, const Image* image,
-    const Crops* crops,
+    const real* boxes, const Py_ssize_t* box_indices, const Image* image, const Crops* crops,
 ) except NULL:
     """Order the tiles by image and the first row they read.
 
@@ -369,8 +368,8 @@ cdef Order* sort_tiles(
     if order == NULL:
         raise MemoryError(f"no memory for the order of {count} tiles")
     for n in range(crops.count):
-        a = boxes[n, 0]
-        b = boxes[n, 2]
+        a = boxes[4 * n]
+        b = boxes[4 * n + 2]
         for t in range(crops.row_tiles):
             at.image = box_indices[n]
             at.top = min(
@@ -387,7 +386,7 @@ cdef Order* sort_tiles(
 
 cdef void run_tile(
     Py_ssize_t tile, const Order* order,
-    const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices, real extrapolation,
+    const real* boxes, const Py_ssize_t* box_indices, real extrapolation,
     const Image* image, const Crops* crops, char* scratch,
 ) noexcept nogil:
     """Crop the tile of that number: columns fastest, then a box's rows, or as ordered."""
@@ -402,7 +401,7 @@ cdef void run_tile(
     carve(&s, scratch, image, crops, sizeof(real))
     saved = cropkit_enter(sizeof(real) == sizeof(float))
     crop_tile(
-        &boxes[n, 0], box_indices[n], extrapolation, crops.data + n * crops.stride_n,
+        boxes + 4 * n, box_indices[n], extrapolation, crops.data + n * crops.stride_n,
         y, min(y + crops.tile_rows, crops.height), x, min(x + crops.tile_columns, crops.width),
         image, crops, &s)
     cropkit_leave(saved)
@@ -411,9 +410,9 @@ cdef void run_tile(
 
 
 def crop_and_resize(
-    cnp.ndarray image, int code, bint swapped, const real[:, ::1] boxes,
-    const Py_ssize_t[::1] box_indices, cnp.ndarray out, bint nearest,
-    double extrapolation, int num_threads, bint stream, bint in_order,
+    cnp.ndarray image, int code, bint swapped, cnp.ndarray boxes, cnp.ndarray box_indices,
+    cnp.ndarray out, bint nearest, real extrapolation, int num_threads, bint stream,
+    bint in_order,
 ):
     """Fill `out`. The caller has checked everything; see ``_cpu.py``.
 
@@ -426,14 +425,16 @@ def crop_and_resize(
     swapped : bool
         Whether the image's byte order is not the machine's.
     boxes : ndarray, shape (num_boxes, 4)
-        Normalized; float32 or float64, which is the type of all arithmetic.
+        Normalized; packed, of the type of all arithmetic. That is float32 or float64, and
+        chosen with this function (``crop_and_resize["float"]``).
     box_indices : ndarray of intp, shape (num_boxes,)
+        Packed.
     out : ndarray, shape (num_boxes, crop_height, crop_width, depth)
         The dtype of `boxes`, native; any strides and alignment; not empty.
     nearest : bool
     extrapolation : float
     num_threads : int
-        Size of the team; 1 starts none.
+        Size of the team at most; 1 starts none.
     stream : bool
         Use streaming stores.
     in_order : bool
@@ -450,7 +451,9 @@ def crop_and_resize(
     cdef Crops crops
     cdef Scratch unused
     cdef Py_ssize_t tiles, tile, begin, end, round_tiles, scratch_size
-    cdef real fill_value = <real>extrapolation
+    # No memoryviews: to acquire one takes as long as a small crop.
+    cdef const real* edges = <const real*>cnp.PyArray_DATA(boxes)
+    cdef const Py_ssize_t* indices = <const Py_ssize_t*>cnp.PyArray_DATA(box_indices)
     cdef char* block = NULL
     cdef char* scratch
     cdef Order* order = NULL
@@ -466,6 +469,8 @@ def crop_and_resize(
         and (crops.width == 1 or crops.stride_x == crops.depth * <Py_ssize_t>sizeof(real)))
     crops.nearest = nearest
     crops.stream = stream
+    # A thread that has less to do than that costs more than it saves.
+    num_threads = <int>min(num_threads, max(1, cnp.PyArray_SIZE(out) // TILE_MIN))
     plan_tiles(&crops, num_threads, 0 if in_order else max(1, <Py_ssize_t>(
         BAND_ORDER / (<double>source.width * <double>(source.depth * source.itemsize)))))
     tiles = crops.count * crops.row_tiles * crops.column_tiles
@@ -481,18 +486,18 @@ def crop_and_resize(
                 f"no memory for {num_threads} threads' rows of {scratch_size} bytes")
         scratch = <char*>((<size_t>block + LINE - 1) // LINE * LINE)
         if not in_order:
-            order = sort_tiles(boxes, box_indices, &source, &crops)
+            order = sort_tiles(edges, indices, &source, &crops)
         begin = 0
         while begin < tiles:
             end = tiles if tiles - begin <= round_tiles else begin + round_tiles
             with nogil:
                 if num_threads == 1:
                     for tile in range(begin, end):
-                        run_tile(tile, order, boxes, box_indices, fill_value, &source, &crops,
+                        run_tile(tile, order, edges, indices, extrapolation, &source, &crops,
                                  scratch)
                 else:
                     for tile in prange(begin, end, schedule="dynamic", num_threads=num_threads):
-                        run_tile(tile, order, boxes, box_indices, fill_value, &source, &crops,
+                        run_tile(tile, order, edges, indices, extrapolation, &source, &crops,
                                  scratch + threadid() * scratch_size)
             begin = end
             if begin < tiles:

@@ -367,7 +367,7 @@ def crop_and_resize_grad_boxes(
         if not in_order:
             tiles.count, tiles.height, tiles.tile_rows, tiles.row_tiles = (
                 num_boxes, crops.height, rows, chunks)
-            order = sort_tiles(boxes, box_indices, &source, &tiles)
+            order = sort_tiles(&boxes[0, 0], &box_indices[0], &source, &tiles)
         begin = 0
         while begin < tasks:
             end = tasks if tasks - begin <= round_tasks else begin + round_tasks
