@@ -26,6 +26,8 @@ from cropkit._request import CPU_DEVICE, Request
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from cropkit._cpu import CpuBackend
+
 GROUP: Final = "cropkit.backends"
 _BUILT_IN: Final = {"cpu": "cropkit._cpu:backend", "reference": "cropkit._reference:backend"}
 # What a plugin may raise without taking others along: one that exits too.
@@ -211,6 +213,22 @@ def choose(request: Request, backend: str | Backend | None) -> Backend:
     if reason is not None:
         raise BackendError(f"backend {entry}{asked_by} cannot run this call: {reason}")
     return cast(Backend, entry.backend)
+
+
+def cpu_unless_asked() -> "CpuBackend | None":
+    """Return the backend ``cpu`` unless the program or the environment names one."""
+    if _preferred.get() is not None or in_environment(b"CROPKIT_BACKEND"):
+        return None
+    return _usable_cpu()
+
+
+@cache
+def _usable_cpu() -> "CpuBackend":
+    entry = _built_in("cpu")
+    reason = entry.why_not()
+    if reason is not None:
+        raise BackendError(f"backend {entry} cannot run this call: {reason}")
+    return cast("CpuBackend", entry.backend)
 
 
 def _asked_for(backend: str | Backend | None) -> tuple[_Entry | None, str]:

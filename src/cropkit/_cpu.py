@@ -130,20 +130,41 @@ class CpuBackend:
         out: NDArray[Any],
     ) -> None:
         """Fill `out`."""
+        self.crop(
+            image,
+            boxes,
+            box_indices,
+            out,
+            request.method == "nearest",
+            request.extrapolation_value,
+            request.num_threads,
+        )
+
+    def crop(
+        self,
+        image: NDArray[Any],
+        boxes: NDArray[Any],
+        box_indices: NDArray[Any],
+        out: NDArray[Any],
+        nearest: bool,
+        extrapolation_value: float,
+        num_threads: int | None,
+    ) -> None:
+        """Fill `out` with crops. Everything has been checked, and nothing is empty."""
         kernels = self.kernels
-        code, swapped = kernels.pixel_code(request.image_dtype)
-        kernels.forward[request.dtype](
+        code, swapped = kernels.pixel_code(image.dtype)
+        kernels.forward[out.dtype](
             image,
             code,
             swapped,
             boxes,
             box_indices,
             out,
-            request.method == "nearest",
-            request.extrapolation_value,
-            team_size(request.num_threads, out.size),
+            nearest,
+            extrapolation_value,
+            team_size(num_threads, out.size),
             out.nbytes > streaming_threshold(),
-            not sorting_pays(request, image),
+            not sorting_pays(boxes, image),
         )
 
     def grad_image(
@@ -189,16 +210,13 @@ class CpuBackend:
             out,
             {grads.dtype.name, image.dtype.name} <= _EXACT_IN_FLOAT32,
             team_size(request.num_threads, grads.size),
-            not sorting_pays(request, image),
+            not sorting_pays(boxes, image),
         )
 
 
-def sorting_pays(request: Request, image: NDArray[Any]) -> bool:
+def sorting_pays(boxes: NDArray[Any], image: NDArray[Any]) -> bool:
     """Whether to work through the boxes in the order of what they read."""
-    return (
-        request.num_boxes >= _SORT_BOXES
-        and image.nbytes > _SORT_IMAGE_BYTES * request.image_shape[0]
-    )
+    return len(boxes) >= _SORT_BOXES and image.nbytes > _SORT_IMAGE_BYTES * len(image)
 
 
 @cache

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cropkit._arrays import hand_over
-from cropkit._backends import Backend, allocate, choose
+from cropkit._backends import Backend, allocate, choose, cpu_unless_asked
 from cropkit._request import (
     Call,
     GradBoxesCall,
@@ -15,6 +15,7 @@ from cropkit._request import (
     check_forward,
     check_grad_boxes,
     check_grad_image,
+    check_plain,
 )
 
 
@@ -126,6 +127,14 @@ def crop_and_resize(
            [[ 9., 10., 11.],
             [ 6.,  7.,  8.]]], dtype=float32)
     """
+    if backend is None:
+        plain = check_plain(
+            image, boxes, box_indices, crop_size, method, extrapolation_value, dtype, out,
+            num_threads,
+        )  # fmt: skip
+        if plain is not None and (cpu := cpu_unless_asked()) is not None:
+            cpu.crop(*plain)
+            return plain[3]
     call = check_forward(
         image, boxes, box_indices, crop_size, method, extrapolation_value, dtype, out, num_threads
     )

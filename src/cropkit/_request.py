@@ -138,6 +138,36 @@ class GradBoxesCall(NamedTuple):
     out: Any
 
 
+def check_plain(
+    image: object,
+    boxes: object,
+    box_indices: object,
+    crop_size: object,
+    method: str,
+    extrapolation_value: float,
+    dtype: DTypeLike | None,
+    out: object,
+    num_threads: int | None,
+) -> tuple[Any, Any, NDArray[np.intp], NDArray[Any], bool, float, int | None] | None:
+    """Check a call as `check_forward` does, if it is plainly right: most calls are.
+
+    Returns
+    -------
+    (image, boxes, box_indices, out, nearest, extrapolation_value, num_threads) or None
+        Packed arrays but for `image`; nothing is empty. None if only `check_forward` can
+        tell whether the call is right.
+    """
+    nearest = check_method(method) == "nearest"
+    result_dtype = _FLOAT32 if dtype is None else check_dtype(dtype)
+    if num_threads is not None:
+        num_threads = check_num_threads(num_threads)
+    extrapolation_value = check_extrapolation_value(extrapolation_value)
+    plain = _checks.plain_call(image, boxes, box_indices, crop_size, out, result_dtype is _FLOAT64)
+    if plain is None or plain[1] is None:
+        return None
+    return image, boxes, plain[0], plain[1], nearest, extrapolation_value, num_threads
+
+
 def check_forward(
     image: object,
     boxes: object,
@@ -161,15 +191,16 @@ def check_forward(
     if num_threads is not None:
         num_threads = check_num_threads(num_threads)
     extrapolation_value = check_extrapolation_value(extrapolation_value)
-    in_float64 = result_dtype is _FLOAT64
-    indices = _checks.plain_call(image, boxes, box_indices, crop_size, in_float64)
-    if indices is None:
+    result = None
+    plain = _checks.plain_call(image, boxes, box_indices, crop_size, out, result_dtype is _FLOAT64)
+    if plain is None:
         crop_size = check_crop_size(crop_size)
         checked: Any = _check_image(image)
         boxes = _check_boxes(boxes, result_dtype)
         indices = check_box_indices(box_indices, len(boxes), checked.shape[0])
         device, own = _place(checked)
     else:
+        indices, result = plain
         device, own = _CPU, image
         checked = image
     size: Any = crop_size
@@ -187,15 +218,12 @@ def check_forward(
         device[0],
         num_threads,
     )
-    result_shape = (num_boxes, *size, shape[3])
-    if out is None:
-        out = _allocate(result_shape, result_dtype, device, image)
-    elif device is not _CPU or not _checks.is_plain_out(
-        out, result_shape, in_float64, checked, edges, indices
-    ):
-        out = _check_out(out, request, device, image=checked, boxes=edges,
-                         box_indices=indices)  # fmt: skip
-    return Call(request, own, edges, indices, out)
+    if result is None and out is None:
+        result = _allocate(request.crops_shape, result_dtype, device, image)
+    elif result is None:
+        result = _check_out(out, request, device, image=checked, boxes=edges,
+                            box_indices=indices)  # fmt: skip
+    return Call(request, own, edges, indices, result)
 
 
 def check_grad_image(

@@ -16,6 +16,9 @@ cnp.import_array()
 # up to the next float could not be converted to an index.
 cdef Py_ssize_t _MAX_AXIS = 1 << 62
 MAX_AXIS = _MAX_AXIS
+# Bytes of the largest result that is allocated here: any machine has that much, and
+# ``_arrays.py`` gives nobody's memory again for it.
+cdef Py_ssize_t _SMALL = 1 << 20
 
 ctypedef fused real:
     float
@@ -66,27 +69,33 @@ cdef bint _is_plain(object value, int ndim):
 
 
 cdef bint _is_plain_size(object value):
-    return type(value) is int and value >= 1
+    return type(value) is int and 1 <= value <= _MAX_AXIS
 
 
-def plain_call(object image, object boxes, object box_indices, object crop_size, bint in_float64):
-    """Indices of a call whose arguments are right as they are, or None.
+def plain_call(
+    object image, object boxes, object box_indices, object crop_size, object out, bint in_float64,
+):
+    """Indices and result of a call whose arguments are right as they are, or None.
 
     Parameters
     ----------
-    image, boxes, box_indices, crop_size
+    image, boxes, box_indices, crop_size, out
         As the caller gave them.
     in_float64 : bool
-        Whether boxes are to be float64, else float32.
+        Whether boxes and result are to be float64, else float32.
 
     Returns
     -------
-    ndarray of intp, shape (num_boxes,), or None
-        `box_indices`, itself or copied to that dtype. None unless `image` has four axes and
-        one of NumPy's own dtypes that images may have, `boxes` and `box_indices` are packed,
-        `crop_size` is a tuple of two ints, and every entry is as it must be.
+    (ndarray of intp, shape (num_boxes,), ndarray or None), or None
+        `box_indices`, itself or copied to that dtype; and `out`, or what was allocated as it
+        is None. The second is None if that is not plain: empty, large, or an `out` that is
+        not packed or not apart from the others. In place of both None, unless `image` has
+        four axes and one of NumPy's own dtypes that images may have, `boxes` and
+        `box_indices` are packed, `crop_size` is a tuple of two ints, and every entry is as it
+        must be.
     """
     cdef Py_ssize_t n, batch, count
+    cdef cnp.npy_intp shape[4]
     cdef int kind
     cdef cnp.ndarray indices
     cdef cnp.intp_t* at
@@ -134,7 +143,18 @@ def plain_call(object image, object boxes, object box_indices, object crop_size,
     for n in range(count):
         if not 0 <= at[n] < batch:
             return None
-    return indices
+
+    shape[0] = count
+    shape[1] = (<tuple>crop_size)[0]
+    shape[2] = (<tuple>crop_size)[1]
+    shape[3] = cnp.PyArray_DIM(<cnp.ndarray>image, 3)
+    kind = cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32
+    if out is not None:
+        if not _is_plain_out(out, shape, kind, image, boxes, indices):
+            out = None
+    elif 0 < <double>shape[0] * shape[1] * shape[2] * shape[3] * (8 if in_float64 else 4) <= _SMALL:
+        out = cnp.PyArray_EMPTY(4, shape, kind, 0)
+    return indices, out
 
 
 cdef bint _apart(cnp.ndarray a, cnp.ndarray b):
@@ -153,24 +173,23 @@ cdef bint _apart(cnp.ndarray a, cnp.ndarray b):
     return a_high <= b_low or b_high <= a_low
 
 
-def is_plain_out(
-    object out, tuple shape, bint in_float64, cnp.ndarray image, cnp.ndarray boxes,
+cdef bint _is_plain_out(
+    object out, const cnp.npy_intp* shape, int kind, cnp.ndarray image, cnp.ndarray boxes,
     cnp.ndarray indices,
 ):
     """Whether `out` is packed and writable, of that shape and dtype, and apart from the others.
 
-    If not, it may still be right. The others are arrays; none of `image`'s axes but the
-    first and the last is empty.
+    If not, it may still be right. None of `image`'s axes but the first and the last is empty.
     """
     cdef cnp.ndarray array
     cdef int n
     if not (_is_plain(out, 4) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
         return False
     array = <cnp.ndarray>out
-    if cnp.PyArray_TYPE(array) != (cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32):
+    if cnp.PyArray_TYPE(array) != kind:
         return False
     for n in range(4):
-        if cnp.PyArray_DIM(array, n) != <object>shape[n]:
+        if cnp.PyArray_DIM(array, n) != shape[n]:
             return False
     return (
         cnp.PyArray_SIZE(array) > 0 and _apart(array, image) and _apart(array, boxes)
