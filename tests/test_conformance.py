@@ -195,6 +195,27 @@ def test_deep_pixels_at_every_alignment(
             assert (rest == -77777.25).all(), (method, offset)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_three_channels_of_few_shared_rows(
+    dtype: str, each_cpu_backend: Backend, bits_equal: Any
+) -> None:
+    """Up to the row's last pixels, at any alignment, and nothing around `out` is written."""
+    image = pixels((2, 40, 40, 3), dtype, 23, special=0.02)
+    mirrored = image[:, :, ::-1].copy()[:, :, ::-1]  # a pixel's neighbour lies before it
+    boxes = [[0.0, 0.0, 1.0, 1.0], [1.0, 0.9, 0.0, 0.1], [-0.1, 0.8, 1.2, 1.05], [1, 1, 0, 0.7]]
+    for method, columns in itertools.product(METHODS, range(1, 14)):
+        arguments = (boxes, [1, 0, 1, 0], (11, columns), method, -3.5)
+        expected = reference(image, *arguments)
+        for laid_out in (image, mirrored):
+            offset = columns % 5
+            memory = np.full(expected.size + 34, -77777.25, np.float32)
+            out = memory[offset : offset + expected.size].reshape(expected.shape)
+            cropkit.crop_and_resize(laid_out, *arguments, out=out, backend=each_cpu_backend)
+            bits_equal(out, expected, f"{method}, {columns} columns, {laid_out.strides}")
+            rest = np.concatenate([memory[:offset], memory[offset + expected.size :]])
+            assert (rest == -77777.25).all(), (method, columns, laid_out.strides)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_broadcast_image(dtype: str, each_backend: Backend, bits_equal: Any) -> None:
     """Strides of 0: one pixel, one row or one image stands for many."""

@@ -235,14 +235,23 @@ cdef inline void write_deep_row(
                 x.count, crops.depth, crops.stream, carry)
 
 
-cdef inline bint rows_shared(const Py_ssize_t* y_lo, Py_ssize_t n, bint nearest) noexcept nogil:
-    """Whether n crop rows read source rows so often that keeping them pays.
+cdef inline void write_taps_row(
+    real* dst, const char* top, const char* bottom, real weight, const Columns* x,
+) noexcept nogil:
+    """The inside run of a crop row by the route TAPS, from two rows of the image."""
+    if real is float:
+        if x.nearest:
+            cropkit_pick_pixels3(dst, <const float*>top, x.lo, x.count, x.last)
+        else:
+            cropkit_lerp_pixels3(
+                2, dst, <const float*>top, <const float*>bottom, x.lo, x.hi,
+                <const float*>x.weight, weight, x.count, x.last)
 
-    Keeping one costs a store and a load; four taps read at once cost two loads more than
-    rows at hand. They are even where a crop row needs three new rows in four.
-    """
+
+cdef inline Py_ssize_t new_rows(const Py_ssize_t* y_lo, Py_ssize_t n) noexcept nogil:
+    """How many source rows four of n crop rows advance by, rounded down."""
     cdef Py_ssize_t moved = y_lo[n - 1] - y_lo[0]
-    return not nearest and 4 * max(moved, -moved) < 3 * (n - 1)
+    return 4 * max(moved, -moved) // (n - 1) if n > 1 else PY_SSIZE_T_MAX
 
 
 cdef void crop_tile(
@@ -292,7 +301,7 @@ cdef void crop_tile(
         x.lead = phase // <Py_ssize_t>sizeof(real)
         plan_route(
             <const real*>box, image, x,
-            rows_shared(s.y_lo + (y_first - y_begin), y_last - y_first, crops.nearest))
+            new_rows(s.y_lo + (y_first - y_begin), y_last - y_first), crops.stream)
 
     for y in range(y_begin, y_end):
         i = y - y_begin
@@ -308,6 +317,10 @@ cdef void crop_tile(
                 write_deep_row(
                     line + before, pixels + s.y_lo[i] * image.stride_y,
                     pixels + s.y_hi[i] * image.stride_y, y_weight[i], x, crops, &carry)
+            elif x.route == TAPS:
+                write_taps_row(
+                    line + before, pixels + s.y_lo[i] * image.stride_y,
+                    pixels + s.y_hi[i] * image.stride_y, y_weight[i], x)
             else:
                 bottom = fetch_rows(box, &rows, s.y_lo[i], s.y_hi[i], pixels, image, x)
                 write_row(

@@ -3,6 +3,7 @@
 #     DIRECT   the image already holds reals: lerp straight from it
 #     DEEP     so it does, of many channels, and crop rows share few source rows: none is
 #              interpolated, a crop row is made of its four taps at once
+#     TAPS     the same for float32 of three channels, where no stores are streamed
 #     BYTES    uint8, packed, up to four channels: 16-byte windows and byte shuffles
 #     CONVERT  everything else: load the pixels as reals first; when the sampling step is
 #              large, only those that are taps
@@ -13,11 +14,12 @@
 include "_images.pxi"
 
 cdef extern from "Python.h" nogil:
-    const Py_ssize_t PY_SSIZE_T_MIN
+    const Py_ssize_t PY_SSIZE_T_MAX, PY_SSIZE_T_MIN
 
 cdef extern from "_simd.h" nogil:
     const int CROPKIT_VECTOR_BYTES
     const int CROPKIT_QUADS
+    const int CROPKIT_TAPS
     void cropkit_lerp_bytes(
         float*, const uint8_t*, const int32_t*, const int32_t*, const int32_t*,
         const float*, Py_ssize_t) noexcept
@@ -27,8 +29,8 @@ cdef extern from "_simd.h" nogil:
         float*, const float*, const Py_ssize_t*, const Py_ssize_t*, const float*,
         Py_ssize_t, Py_ssize_t) noexcept
     Py_ssize_t cropkit_lerp_pixels3(
-        float*, const float*, const Py_ssize_t*, const Py_ssize_t*, const float*,
-        Py_ssize_t, Py_ssize_t) noexcept
+        int, float*, const float*, const float*, const Py_ssize_t*, const Py_ssize_t*,
+        const float*, float, Py_ssize_t, Py_ssize_t) noexcept
     void cropkit_pick_pixels3(
         float*, const float*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t) noexcept
     Py_ssize_t cropkit_lerp_pixels4(
@@ -42,9 +44,18 @@ cdef enum:
     PREFETCH_IMAGES = 1 << 21
     PREFETCH_ROW = 1 << 13
 
+    # From how many new source rows in four crop rows on it pays to read all taps at once.
+    # DEEP: keeping a row costs a store and a load; four taps cost two loads more than rows
+    # at hand. TAPS: what counts is the lerp along x, of two rows for each crop row; picking
+    # costs as much as keeping and copying.
+    NEW_ROWS_DEEP = 3
+    NEW_ROWS_TAPS = 5
+    NEW_ROWS_PICK = 3
+
 cdef enum Route:
     DIRECT
     DEEP
+    TAPS
     BYTES
     CONVERT
 
@@ -124,7 +135,7 @@ cdef void interpolate_reals(
         lerp_pixels(dst, row, lo, hi, weight, done, n, 1)
     elif depth == 3:
         if real is float:
-            done = cropkit_lerp_pixels3(dst, row, lo, hi, weight, n, x.last)
+            done = cropkit_lerp_pixels3(1, dst, row, row, lo, hi, weight, 0, n, x.last)
         lerp_pixels(dst, row, lo, hi, weight, done, n, 3)
     elif depth == 4:
         if real is float:
@@ -242,19 +253,30 @@ cdef void plan_prefetch(const Image* image, Columns* x) noexcept nogil:
 
 
 cdef void plan_route(
-    const real* unused, const Image* image, Columns* x, bint shared,
+    const real* unused, const Image* image, Columns* x, Py_ssize_t new_rows, bint stream,
 ) noexcept nogil:
     """Choose the route, and turn the x table into what it reads by.
 
     `unused` is there for its type. On entry, ``lo`` and ``hi`` are columns of the image.
-    `shared` says that crop rows read the same source rows again.
+    `new_rows` is how many source rows four crop rows advance by, `stream` says that the
+    result is streamed.
     """
     cdef Py_ssize_t i, stride = image.stride_x // <Py_ssize_t>sizeof(real)
     plan_prefetch(image, x)
     if holds_reals(<real*>NULL, image):
         x.route = DIRECT
-        if not shared and image.depth * sizeof(real) >= CROPKIT_VECTOR_BYTES:
+        if (
+            image.depth * <Py_ssize_t>sizeof(real) >= CROPKIT_VECTOR_BYTES
+            and (x.nearest or new_rows >= NEW_ROWS_DEEP)
+        ):
             x.route = DEEP
+        if real is float:
+            if (
+                not stream and image.depth == 3 and stride == 3
+                and new_rows >= (NEW_ROWS_PICK if x.nearest else NEW_ROWS_TAPS)
+                and (x.nearest or x.count >= CROPKIT_TAPS > 0)
+            ):
+                x.route = TAPS
         x.last = (image.width - 1) * stride if stride == image.depth else PY_SSIZE_T_MIN
         for i in range(x.count):
             x.lo[i] *= stride

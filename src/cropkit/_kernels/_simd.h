@@ -296,9 +296,56 @@ static inline void cropkit_pick_bytes(float *restrict dst, const uint8_t *row,
 
 /* ---- float32 pixels of depth 1, 3 and 4 ------------------------------------------- */
 
-/* Lerp between pixels at row + lo[i] and row + hi[i]; returns how many of the n samples
+#if defined(__AVX512F__)
+#define CROPKIT_TAPS 4
+#elif defined(__AVX2__)
+#define CROPKIT_TAPS 2
+#else
+#define CROPKIT_TAPS 0
+#endif
+
+#if defined(__AVX512F__)
+/* Four samples of three channels along x, in 12 lanes. `taps[k]` masks what is loaded for
+ * sample k's two taps of six floats, `w` holds the samples' weights by lane. */
+static inline __m512 cropkit_four_pixels3(
+    const float *row, const ptrdiff_t *lo, const __mmask8 taps[4], __m512 w)
+{
+    const __m512i left = _mm512_set_epi32(
+        26, 26, 26, 26, 26, 25, 24, 18, 17, 16, 10, 9, 8, 2, 1, 0);
+    const __m512i right = _mm512_mask_add_epi32(left,
+        _mm512_cmp_ps_mask(w, _mm512_setzero_ps(), _CMP_NEQ_UQ), left, _mm512_set1_epi32(3));
+#define TAPS(k) _mm256_maskz_loadu_ps(taps[k], row + lo[k])
+#define TWO_TAPS(j, k)                                                                   \
+    _mm512_insertf32x8(_mm512_castps256_ps512(TAPS(j)), TAPS(k), 1)
+    const __m512 p = TWO_TAPS(0, 1), q = TWO_TAPS(2, 3);
+#undef TWO_TAPS
+#undef TAPS
+    const __m512 a = _mm512_permutex2var_ps(p, left, q);
+    const __m512 b = _mm512_permutex2var_ps(p, right, q);
+    return _mm512_add_ps(a, _mm512_mul_ps(_mm512_sub_ps(b, a), w));
+}
+#elif defined(__AVX2__)
+/* Two samples of three channels along x, each in a half. */
+static inline __m256 cropkit_two_pixels3(
+    const float *row, const ptrdiff_t *lo, const ptrdiff_t *hi, __m256 w)
+{
+    const __m128i three = _mm_set_epi32(0, -1, -1, -1);
+#define PIXEL(k, at) _mm_maskload_ps(row + (at)[k], three)
+#define PIXELS(at) _mm256_insertf128_ps(_mm256_castps128_ps256(PIXEL(0, at)), PIXEL(1, at), 1)
+    const __m256 a = PIXELS(lo), b = PIXELS(hi);
+#undef PIXELS
+#undef PIXEL
+    return _mm256_add_ps(a, _mm256_mul_ps(_mm256_sub_ps(b, a), w));
+}
+#endif
+
+/* Lerp between pixels at top + lo[i] and top + hi[i]; returns how many of the n samples
  * are done, and the caller goes on from there one by one. May write up to 16 floats past
  * the last one it has done: dst is a scratch row with that much room.
+ *
+ * With `rows` 2, a constant, dst is between the same of `bottom` by `wy`. Then all samples
+ * are done, of which there must be CROPKIT_TAPS (0 if this cannot be had), and nothing is
+ * written past them: dst is the result.
  *
  * Where neighbouring pixels are adjacent in memory, `last` is the offset of the row's last
  * pixel (else less than any offset), and one load from `lo` may fetch both taps. Two things
@@ -306,71 +353,80 @@ static inline void cropkit_pick_bytes(float *restrict dst, const uint8_t *row,
  * weight is 0, `hi` is `lo`, and the neighbour must not be used (an infinite one would make
  * a NaN). Other loads read nothing but the pixel: the fourth lane of a three-channel load is
  * masked off. */
-static inline ptrdiff_t cropkit_lerp_pixels3(float *restrict dst, const float *row,
-    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n, ptrdiff_t last)
+static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
+    int rows, float *restrict dst, const float *top, const float *bottom,
+    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, float wy, ptrdiff_t n,
+    ptrdiff_t last)
 {
     ptrdiff_t i = 0;
 #if defined(__AVX512F__)
     const __m512i spread = _mm512_set_epi32(3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0);
-    const __m512i left = _mm512_set_epi32(
-        26, 26, 26, 26, 26, 25, 24, 18, 17, 16, 10, 9, 8, 2, 1, 0);
-    const __m512i right = _mm512_add_epi32(left, _mm512_set1_epi32(3));
-#define TAPS(k, mask) _mm256_maskz_loadu_ps(mask, row + lo[i + (k)])
-#define TWO_TAPS(j, k, mask)                                                             \
-    _mm512_insertf32x8(_mm512_castps256_ps512(TAPS(j, mask(j))), TAPS(k, mask(k)), 1)
-#define FOUR_SAMPLES(mask)                                                               \
+    const __m512 y = _mm512_set1_ps(wy);
+#define FOUR_SAMPLES(taps)                                                               \
     do {                                                                                 \
-        const __m512 p = TWO_TAPS(0, 1, mask), q = TWO_TAPS(2, 3, mask);                 \
         const __m512 w = _mm512_permutexvar_ps(                                          \
             spread, _mm512_castps128_ps512(_mm_loadu_ps(weight + i)));                   \
-        const __mmask16 between = _mm512_cmp_ps_mask(w, _mm512_setzero_ps(), _CMP_NEQ_UQ); \
-        const __m512 a = _mm512_permutex2var_ps(p, left, q);                             \
-        const __m512 b =                                                                 \
-            _mm512_mask_blend_ps(between, a, _mm512_permutex2var_ps(p, right, q));       \
-        _mm512_storeu_ps(                                                                \
-            dst + 3 * i, _mm512_add_ps(a, _mm512_mul_ps(_mm512_sub_ps(b, a), w)));       \
+        const __m512 a = cropkit_four_pixels3(top, lo + i, taps, w);                     \
+        if (rows == 2) {                                                                 \
+            const __m512 b = cropkit_four_pixels3(bottom, lo + i, taps, w);              \
+            _mm512_mask_storeu_ps(dst + 3 * i, 0x0fff,                                   \
+                _mm512_add_ps(a, _mm512_mul_ps(_mm512_sub_ps(b, a), y)));                \
+        } else {                                                                         \
+            _mm512_storeu_ps(dst + 3 * i, a);                                            \
+        }                                                                                \
     } while (0)
-#define BOTH(k) 0x3f
-#define WITHIN_ROW(k) (lo[i + (k)] < last ? 0x3f : 0x07)
-    for (; i + 4 <= n && lo[i] < last && lo[i + 3] < last; i += 4)
-        FOUR_SAMPLES(BOTH);
-    /* What is left: groups at the row's last pixel, and the last, overlapping one. */
+    /* Where eight floats are in the row, no load needs a mask. */
+    const __mmask8 whole[4] = {0xff, 0xff, 0xff, 0xff};
+    for (; i + 4 <= n && lo[i] + 4 < last && lo[i + 3] + 4 < last; i += 4)
+        FOUR_SAMPLES(whole);
+    /* What is left: groups at the row's last pixels, and the last, overlapping one. */
     if (last >= 0 && n >= 4)
         for (; i < n; i += 4) {
             i = i + 4 <= n ? i : n - 4;
-            FOUR_SAMPLES(WITHIN_ROW);
+            __mmask8 within[4];
+            for (int k = 0; k < 4; k++)
+                within[k] = lo[i + k] < last ? 0x3f : 0x07;
+            FOUR_SAMPLES(within);
         }
-#undef WITHIN_ROW
-#undef BOTH
 #undef FOUR_SAMPLES
-#undef TWO_TAPS
-#undef TAPS
 #elif defined(__AVX2__)
-    const __m128i three = _mm_set_epi32(0, -1, -1, -1);
     const __m256i spread = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
     const __m256i pack = _mm256_set_epi32(7, 7, 6, 5, 4, 2, 1, 0);
-#define PIXEL(k, at) _mm_maskload_ps(row + (at)[i + (k)], three)
-#define PIXELS(at) _mm256_insertf128_ps(_mm256_castps128_ps256(PIXEL(0, at)), PIXEL(1, at), 1)
-    for (; i + 2 <= n; i += 2) {
-        const __m256 a = PIXELS(lo), b = PIXELS(hi);
-        const __m128 w2 = _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(weight + i)));
-        const __m256 w = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(w2), spread);
-        const __m256 v = _mm256_add_ps(a, _mm256_mul_ps(_mm256_sub_ps(b, a), w));
-        _mm256_storeu_ps(dst + 3 * i, _mm256_permutevar8x32_ps(v, pack));
+    const __m256 y = _mm256_set1_ps(wy);
+#define TWO_SAMPLES                                                                      \
+    do {                                                                                 \
+        const __m128 w2 = _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(weight + i))); \
+        const __m256 w = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(w2), spread);   \
+        const __m256 a = cropkit_two_pixels3(top, lo + i, hi + i, w);                    \
+        if (rows == 2) {                                                                 \
+            const __m256 b = cropkit_two_pixels3(bottom, lo + i, hi + i, w);             \
+            const __m256 v = _mm256_permutevar8x32_ps(                                   \
+                _mm256_add_ps(a, _mm256_mul_ps(_mm256_sub_ps(b, a), y)), pack);          \
+            _mm_storeu_ps(dst + 3 * i, _mm256_castps256_ps128(v));                       \
+            _mm_storel_pi((__m64 *)(dst + 3 * i + 4), _mm256_extractf128_ps(v, 1));      \
+        } else {                                                                         \
+            _mm256_storeu_ps(dst + 3 * i, _mm256_permutevar8x32_ps(a, pack));            \
+        }                                                                                \
+    } while (0)
+    (void)last;
+    for (; i + 2 <= n; i += 2)
+        TWO_SAMPLES;
+    if (rows == 2 && i < n) { /* the last, overlapping one */
+        i = n - 2;
+        TWO_SAMPLES;
     }
-#undef PIXELS
-#undef PIXEL
+#undef TWO_SAMPLES
 #endif
     return i;
 }
 
-/* Copy pixels at row + lo[i], four floats at a time where that many are in the row; the
+/* Copy pixels at row + lo[i], four floats at a time where that many are in the row and the
  * next pixel overwrites the fourth. Since `lo` is monotone, pixels that are the row's last
  * come at one end. */
 static inline void cropkit_pick_pixels3(
     float *dst, const float *row, const ptrdiff_t *lo, ptrdiff_t n, ptrdiff_t last)
 {
-    ptrdiff_t i = 0, end = n;
+    ptrdiff_t i = 0, end = n - 1;
     for (; i < end && lo[i] >= last; i++)
         memcpy(dst + 3 * i, row + lo[i], 3 * sizeof *dst);
     while (end > i && lo[end - 1] >= last)
