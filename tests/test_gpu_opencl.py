@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import cropkit
 from cropkit import BackendError
 from cropkit.testing import BackendTests
+from cropkit.testing._suite import same_sums
 from cropkit_gpu import opencl
 from cropkit_gpu.opencl import OpenCLBackend
 
@@ -63,7 +64,11 @@ def both(function: Any, *arguments: Any, backend: Any = "opencl", **options: Any
     """Compare a call on `backend` with the same on the reference."""
     __tracebackhide__ = True
     expected = function(*arguments, backend="reference", **options)
-    assert_bits_equal(function(*arguments, backend=backend, **options), expected, str(options))
+    result = function(*arguments, backend=backend, **options)
+    if function is grad_boxes:
+        same_sums(result, expected, *arguments[:2], str(options))
+    else:
+        assert_bits_equal(result, expected, str(options))
 
 
 forward = cropkit.crop_and_resize
@@ -193,7 +198,7 @@ def test_box_gradient(dtype: str) -> None:
         both(grad_boxes, grads, image, boxes, indices, dtype=("float32", "float64")[number % 2])
         expected = grad_boxes(grads, image, boxes, indices, backend="reference")
         result = grad_boxes(grads, image, boxes, indices, out=out, backend="opencl")
-        assert_bits_equal(result, expected, f"{geometry.name} depth {depth}")
+        same_sums(result, expected, grads, image, f"{geometry.name} depth {depth}")
 
 
 @pytest.mark.parametrize("size", [(300, 230, 3), (90, 1, 17), (70_000, 1, 1), (2, 40_000, 1)])
@@ -388,7 +393,8 @@ def test_arrays_of_the_device(queue: Any, dtype: str) -> None:
         assert result.queue is queue
         assert_bits_equal(result.get(), forward(local, BOXES, [1, 0, 1], (5, 6)))
         result = grad_boxes(grads_there, view, BOXES, [1, 0, 1])
-        assert_bits_equal(result.get(), grad_boxes(grads, local, BOXES, [1, 0, 1]))
+        expected = grad_boxes(grads, local, BOXES, [1, 0, 1])
+        same_sums(result.get(), expected, grads, local, "boxes")
     out = array.empty(queue, (2, 9, 11, 4), np.float32)
     boxes = array.to_device(queue, np.array(BOXES, np.float32))
     assert grad_image(grads_there, boxes, [1, 0, 1], (2, 9, 11, 4), out=out) is out

@@ -140,15 +140,16 @@ CHANGES: Final = {
     "added_to_out": Change("out[...] = cast_sums(", "out[...] += cast_sums("),
     "integers_wrap": Change('if dtype.kind not in "iu":', "if True:"),
     "box_sums_in_float32": Change(
-        "np.add.accumulate(values, axis=axis)",
-        "np.add.accumulate(values.astype(np.float32), axis=axis)",
+        "along_y, along_x = slopes_of(image[index], rows, columns)",
+        "along_y, along_x = slopes_of(image[index], rows, columns)\n"
+        "                grad, along_y, along_x = map(np.float32, (grad, along_y, along_x))",
     ),
     "box_edges_swapped": Change("return np.stack([limit - second, second])",
                                 "return np.stack([second, limit - second])"),
     "no_box_gradient_of_nearest": Change(
-        "        chunk_rows = max(",
-        '        if request.method == "nearest":\n            out[...] = 0\n            return\n'
-        "        chunk_rows = max(",
+        "The method is bilinear, whatever was asked.\"\"\"\n",
+        "The method is bilinear, whatever was asked.\"\"\"\n"
+        '        if request.method == "nearest":\n            out[...] = 0\n            return\n',
     ),
     "grads_strides_ignored": Change(
         GRAD_IMAGE, '            grads = grads.ravel(order="K").reshape(grads.shape)\n' + GRAD_IMAGE

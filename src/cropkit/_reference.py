@@ -136,23 +136,18 @@ class ReferenceBackend:
     ) -> None:
         """Fill `out`, in float64 box by box. The method is bilinear, whatever was asked."""
         crop_height, crop_width = request.crop_size
-        _, height, width, depth = request.image_shape
-        chunk_rows = max(1, CHUNK_VALUES // (crop_width * depth))
+        _, height, width, _ = request.image_shape
         with np.errstate(all="ignore"):
             for n, ((y1, x1, y2, x2), index) in enumerate(zip(boxes, box_indices, strict=True)):
                 rows = sample_axis(y1, y2, height, crop_height, "bilinear")
                 columns = sample_axis(x1, x2, width, crop_width, "bilinear")
                 grad = grads[n, rows.inside, columns.inside].astype(np.float64)
-                slopes = slopes_of(image[index], rows, columns)
-                to_rows = edge_weights(height, crop_height)[:, rows.inside]
-                to_columns = edge_weights(width, crop_width)[:, columns.inside]
-                chunks = np.arange(rows.inside.start, rows.inside.stop) // chunk_rows
-                sums = np.zeros(4)
-                for chunk in np.unique(chunks) if grad.size else ():
-                    part = chunks == chunk
-                    y, x = (grad[part] * slope[part] for slope in slopes)
-                    sums += sum_chunk(y, x, to_rows[:, part], to_columns)
-                out[n] = sums.astype(out.dtype)
+                along_y, along_x = slopes_of(image[index], rows, columns)
+                of_rows = (grad * along_y).sum((1, 2))
+                of_columns = (grad * along_x).sum((0, 2))
+                y1, y2 = (edge_weights(height, crop_height)[:, rows.inside] * of_rows).sum(1)
+                x1, x2 = (edge_weights(width, crop_width)[:, columns.inside] * of_columns).sum(1)
+                out[n] = np.array([y1, x1, y2, x2]).astype(out.dtype)
 
 
 def bilinear(
@@ -213,12 +208,6 @@ def cast_sums(sums: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.where(low, limits.min, np.where(high, limits.max, between)).astype(dtype)
 
 
-# The rows of a crop are summed in chunks of so many values (of at least one row), and the
-# chunks' sums are added up in order: a large crop is work for several threads.
-CHUNK_VALUES: Final = 1 << 16
-LANES: Final = 8
-
-
 def slopes_of(
     image: NDArray[Any], rows: Samples, columns: Samples
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -243,56 +232,6 @@ def edge_weights(n: int, count: int) -> NDArray[np.float64]:
         return np.full((2, 1), 0.5 * limit)
     second = np.arange(count) * (limit / (count - 1))
     return np.stack([limit - second, second])
-
-
-def sum_chunk(
-    along_y: NDArray[np.float64],
-    along_x: NDArray[np.float64],
-    to_rows: NDArray[np.float64],
-    to_columns: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Sum some crop rows to the gradient of ``[y1, x1, y2, x2]``.
-
-    Parameters
-    ----------
-    along_y, along_x : ndarray, shape (rows, columns, depth)
-        The crop's gradient times the slopes.
-    to_rows, to_columns : ndarray, shape (2, rows) and (2, columns)
-        `edge_weights` of the axes.
-    """
-    rows, columns, depth = along_y.shape
-    if depth >= LANES:
-        padding = ((0, 0), (0, 0), (0, -depth % LANES))
-        along_y, along_x = np.pad(along_y, padding), np.pad(along_x, padding)
-    of_rows = lane_sums(along_y.reshape(rows, -1))
-    y1, y2 = sum_in_order(to_rows * of_rows, axis=1)
-    # Every lane of a column is one chain, through the rows and the blocks of its channels.
-    blocks = along_x.reshape(rows, columns, -1, min(depth, LANES)).swapaxes(1, 2)
-    of_columns = lane_sums(sum_in_order(blocks.reshape(-1, columns, min(depth, LANES)), axis=0))
-    x1, x2 = lane_sums(to_columns * of_columns)
-    return np.array([y1, x1, y2, x2])
-
-
-def sum_in_order(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Sum along an axis, one after the other from 0 on (so that it is never -0)."""
-    sums: NDArray[np.float64] = np.take(np.add.accumulate(values, axis=axis), -1, axis=axis)
-    return sums + 0.0
-
-
-def lane_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum along the last axis in an order that suits vectors of any width.
-
-    Value i goes to lane i % 8; each lane is added up in order, and then the lanes are
-    folded: 8 to 4, to 2, to 1.
-    """
-    *shape, n = values.shape
-    padded = np.zeros((*shape, -(-n // LANES) * LANES))
-    padded[..., :n] = values
-    lanes = sum_in_order(padded.reshape(*shape, -1, LANES), axis=-2)
-    while lanes.shape[-1] > 1:
-        half = lanes.shape[-1] // 2
-        lanes = lanes[..., :half] + lanes[..., half:]
-    return lanes[..., 0]
 
 
 # ---- the float32 of the operator's threads -------------------------------------------

@@ -1,12 +1,34 @@
-/* The box gradient's inner loops: the sums behind a box's gradient. */
+/* The box gradient's inner loops: what a crop row adds to the sums behind it.
+ *
+ * With taps tl, tr, bl, br and weights w (along x) and wy, a value g of the crop adds
+ *
+ *     g * ((1 - w) * (bl - tl) + w * (br - tr))     to its row's sum, and
+ *     g * ((1 - wy) * (tr - tl) + wy * (br - bl))   to its column's,
+ *
+ * all in float64. There are three ways to the same sums:
+ *
+ *     dots    Depth 8 and more. Of each pixel, the dot products of g with the four taps come
+ *             first; the slopes are then the pixel's, not the value's.
+ *     rows    Depth below 8. Source rows are interpolated along x once, and their rise to
+ *             the right taps is kept: tl + w * (tr - tl), tr - tl.
+ *     slopes  The formulas as they stand. The other two multiply taps before they subtract
+ *             them, which loses nothing that float32 taps have, but turns what is infinite
+ *             into NaN more often, and rounds float64 taps.
+ *
+ * Sums do not depend on the width of a vector: value f of a row, or channel f of a pixel,
+ * goes to lane f % 8, each lane is one chain, and lanes are folded 8 to 4 to 2 to 1.
+ */
 #ifndef CROPKIT_GRAD_BOXES_H
 #define CROPKIT_GRAD_BOXES_H
 
 #include "_simd.h"
 
-/* Sums that do not depend on the width of a vector: value f goes to lane f % 8, each lane
- * is one chain, and the lanes are folded 8 to 4 to 2 to 1. */
 enum { CROPKIT_LANES = 8 };
+
+#define CROPKIT_DOUBLES (CROPKIT_VECTOR_BYTES / (int)sizeof(double))
+#define CROPKIT_PARTS (CROPKIT_LANES / CROPKIT_DOUBLES)
+typedef double cropkit_doubles __attribute__((
+    vector_size(CROPKIT_VECTOR_BYTES), aligned(8), may_alias));
 
 static inline double cropkit_fold(const double *lanes)
 {
@@ -27,153 +49,290 @@ static double cropkit_lane_sum(const double *values, ptrdiff_t n)
     return cropkit_fold(lanes);
 }
 
-#define CROPKIT_DOUBLES (CROPKIT_VECTOR_BYTES / (int)sizeof(double))
-typedef double cropkit_doubles __attribute__((
-    vector_size(CROPKIT_VECTOR_BYTES), aligned(8), may_alias));
-
 /* Not __builtin_convertvector: GCC 12 splits it into halves, a third slower in all. */
-static inline __attribute__((always_inline)) void cropkit_widen_f32(
-    cropkit_doubles *to, const float *p)
+static inline __attribute__((always_inline)) cropkit_doubles cropkit_widen(const float *p)
 {
 #if defined(__AVX512F__)
-    *to = (cropkit_doubles)_mm512_cvtps_pd(_mm256_loadu_ps(p));
+    return (cropkit_doubles)_mm512_cvtps_pd(_mm256_loadu_ps(p));
 #elif defined(__AVX2__)
-    *to = (cropkit_doubles)_mm256_cvtps_pd(_mm_loadu_ps(p));
+    return (cropkit_doubles)_mm256_cvtps_pd(_mm_loadu_ps(p));
 #elif defined(__SSE2__)
-    *to = (cropkit_doubles)_mm_cvtps_pd(
+    return (cropkit_doubles)_mm_cvtps_pd(
         _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)p)));
 #else
+    cropkit_doubles wide;
     for (int k = 0; k < CROPKIT_DOUBLES; k++)
-        (*to)[k] = p[k];
+        wide[k] = p[k];
+    return wide;
 #endif
 }
-static inline __attribute__((always_inline)) void cropkit_widen_f64(
-    cropkit_doubles *to, const double *p)
+
+static inline __attribute__((always_inline)) cropkit_doubles cropkit_doubles_at(const double *p)
 {
-    *to = *(const cropkit_doubles *)p;
+    return *(const cropkit_doubles *)p;
 }
 
-/* Values of a crop row: g times the slope along y goes into the lanes, g times the slope
- * along x into `across`. Flat, for a depth below 8: value f of the row has lane f % 8 and
- * across[f], and weights are given per value. Deep: channel c of a pixel has lane c % 8
- * and, of the pixel's own, across[c % 8]; so a sum stays in a register from the pixel's
- * first channel to its last. */
-#define CROPKIT_SLOPES(NAME, o, w)                                                       \
-    cropkit_doubles a, b, c, d, q;                                                       \
-    cropkit_widen_##NAME(&a, tl + (o));                                                  \
-    cropkit_widen_##NAME(&b, tr + (o));                                                  \
-    cropkit_widen_##NAME(&c, bl + (o));                                                  \
-    cropkit_widen_##NAME(&d, br + (o));                                                  \
-    cropkit_widen_##NAME(&q, g + (o));                                                   \
-    const cropkit_doubles down = q * ((1 - (w)) * (c - a) + (w) * (d - b));              \
-    const cropkit_doubles along = q * (up * (b - a) + wy * (d - c));
+/* Ask for what comes a page later. A crop's gradients are one run, but hardware prefetchers
+ * stop at the end of a page, and the loops here are too long for the next one to be asked
+ * for early: that took a third of the time where gradients come from memory. */
+enum { CROPKIT_LINE = 16 };
 
-#define CROPKIT_SLOPES_ONE(f, w)                                                         \
-    const double a = tl[f], b = tr[f], c = bl[f], d = br[f], q = g[f];                   \
-    const double down = q * ((1 - (w)) * (c - a) + (w) * (d - b));                       \
-    const double along = q * (up * (b - a) + wy * (d - c));
+static inline void cropkit_prefetch_far(const float *g)
+{
+    __builtin_prefetch((const char *)g + 4096, 0, 2);
+}
 
-#define CROPKIT_DEFINE_SLOPES(TAP, NAME)                                                 \
-    static double cropkit_flat_slopes_##NAME(double *restrict across, const TAP *g,      \
-        const TAP *tl, const TAP *tr, const TAP *bl, const TAP *br,                      \
-        const double *weights, double wy, ptrdiff_t n)                                   \
-    {                                                                                    \
-        const double up = 1 - wy;                                                        \
-        double lanes[CROPKIT_LANES];                                                     \
-        cropkit_doubles sums[CROPKIT_LANES / CROPKIT_DOUBLES] = {{0}};                   \
-        ptrdiff_t f = 0;                                                                 \
-        for (; f + CROPKIT_LANES <= n; f += CROPKIT_LANES)                               \
-            for (int k = 0; k < CROPKIT_LANES / CROPKIT_DOUBLES; k++) {                  \
-                const ptrdiff_t o = f + k * CROPKIT_DOUBLES;                             \
-                const cropkit_doubles w = *(const cropkit_doubles *)(weights + o);       \
-                CROPKIT_SLOPES(NAME, o, w)                                               \
-                sums[k] += down;                                                         \
-                *(cropkit_doubles *)(across + o) += along;                               \
-            }                                                                            \
-        memcpy(lanes, sums, sizeof sums);                                                \
-        for (; f < n; f++) {                                                             \
-            CROPKIT_SLOPES_ONE(f, weights[f])                                            \
-            lanes[f % CROPKIT_LANES] += down;                                            \
-            across[f] += along;                                                          \
-        }                                                                                \
-        return cropkit_fold(lanes);                                                      \
-    }                                                                                    \
-                                                                                         \
-    /* Taps at top and bottom, at lo and hi pixels of stride_x values. */                \
-    static double cropkit_deep_slopes_##NAME(double *restrict across, const TAP *g,      \
-        const TAP *top, const TAP *bottom, const ptrdiff_t *lo, const ptrdiff_t *hi,     \
-        ptrdiff_t stride_x, const double *weights, double wy, ptrdiff_t n,               \
-        ptrdiff_t depth)                                                                 \
-    {                                                                                    \
-        const double up = 1 - wy;                                                        \
-        double lanes[CROPKIT_LANES];                                                     \
-        cropkit_doubles sums[CROPKIT_LANES / CROPKIT_DOUBLES] = {{0}};                   \
-        for (ptrdiff_t i = 0; i < n; i++, g += depth, across += CROPKIT_LANES) {         \
-            const TAP *tl = top + lo[i] * stride_x, *tr = top + hi[i] * stride_x;        \
-            const TAP *bl = bottom + lo[i] * stride_x, *br = bottom + hi[i] * stride_x;  \
-            const double w = weights[i];                                                 \
-            cropkit_doubles along_x[CROPKIT_LANES / CROPKIT_DOUBLES];                    \
-            ptrdiff_t f = 0;                                                             \
-            memcpy(along_x, across, sizeof along_x);                                     \
-            for (; f + CROPKIT_LANES <= depth; f += CROPKIT_LANES)                       \
-                for (int k = 0; k < CROPKIT_LANES / CROPKIT_DOUBLES; k++) {              \
-                    CROPKIT_SLOPES(NAME, f + k * CROPKIT_DOUBLES, w)                     \
-                    sums[k] += down;                                                     \
-                    along_x[k] += along;                                                 \
-                }                                                                        \
-            memcpy(across, along_x, sizeof along_x);                                     \
-            if (f < depth) {                                                             \
-                memcpy(lanes, sums, sizeof sums);                                        \
-                for (; f < depth; f++) {                                                 \
-                    CROPKIT_SLOPES_ONE(f, w)                                             \
-                    lanes[f % CROPKIT_LANES] += down;                                    \
-                    across[f % CROPKIT_LANES] += along;                                  \
-                }                                                                        \
-                memcpy(sums, lanes, sizeof sums);                                        \
-            }                                                                            \
-        }                                                                                \
-        memcpy(lanes, sums, sizeof sums);                                                \
-        return cropkit_fold(lanes);                                                      \
+/* The first values of a run, fewer than eight, and zeros after them. */
+static inline void cropkit_copy_end(float *to, const float *from, ptrdiff_t count)
+{
+#if defined(__AVX512F__)
+    _mm256_storeu_ps(to, _mm256_maskz_loadu_ps((__mmask8)((1 << count) - 1), from));
+#else
+    for (ptrdiff_t k = 0; k < CROPKIT_LANES; k++)
+        to[k] = k < count ? from[k] : 0;
+#endif
+}
+
+/* ---- dots ------------------------------------------------------------------------- */
+
+/* sum + a * b. The product of two float32 is exact in float64, so that a fused operation
+ * gives the same bits; it is used where the instruction set has it for certain. */
+#if defined(__AVX512F__)
+#define CROPKIT_ADD_EXACT_PRODUCT(sum, a, b)                                             \
+    sum = (cropkit_doubles)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(sum))
+#else
+#define CROPKIT_ADD_EXACT_PRODUCT(sum, a, b) sum += (a) * (b)
+#endif
+
+/* Add eight channels of a pixel to its dot products. */
+static inline __attribute__((always_inline)) void cropkit_add_dots(cropkit_doubles *a,
+    cropkit_doubles *b, cropkit_doubles *c, cropkit_doubles *d, const float *g,
+    const float *tl, const float *tr, const float *bl, const float *br)
+{
+    for (int k = 0; k < CROPKIT_PARTS; k++) {
+        const ptrdiff_t o = k * CROPKIT_DOUBLES;
+        const cropkit_doubles q = cropkit_widen(g + o);
+        CROPKIT_ADD_EXACT_PRODUCT(a[k], q, cropkit_widen(tl + o));
+        CROPKIT_ADD_EXACT_PRODUCT(b[k], q, cropkit_widen(tr + o));
+        CROPKIT_ADD_EXACT_PRODUCT(c[k], q, cropkit_widen(bl + o));
+        CROPKIT_ADD_EXACT_PRODUCT(d[k], q, cropkit_widen(br + o));
     }
+}
 
-/* Lay the taps of n samples out as a crop row: left ones, right ones. Depth is below 8, and
- * a loop for each lets the compiler unroll the copies. */
-#define CROPKIT_PICK(DEPTH)                                                              \
-    for (ptrdiff_t i = 0; i < n; i++)                                                    \
-        for (int c = 0; c < DEPTH; c++) {                                                \
-            left[i * DEPTH + c] = row[lo[i] * stride_x + c];                             \
-            right[i * DEPTH + c] = row[hi[i] * stride_x + c];                            \
-        }                                                                                \
-    break;
-
-#define CROPKIT_DEFINE_PICK_TAPS(TAP, NAME, PIXEL, GET3)                                 \
-    static void cropkit_pick_taps_##NAME(TAP *restrict left, TAP *restrict right,        \
-        const TAP *restrict row, const ptrdiff_t *lo, const ptrdiff_t *hi,               \
-        ptrdiff_t stride_x, ptrdiff_t n, ptrdiff_t depth)                                \
-    {                                                                                    \
-        switch (depth) {                                                                 \
-        case 1: CROPKIT_PICK(1)                                                          \
-        case 2: CROPKIT_PICK(2)                                                          \
-        case 3: /* A store writes one value too many, which the next one mends. */       \
-            for (ptrdiff_t i = 0; i < n - 1; i++) {                                      \
-                PIXEL a, b;                                                              \
-                GET3(a, row + lo[i] * stride_x);                                         \
-                GET3(b, row + hi[i] * stride_x);                                         \
-                *(PIXEL *)(left + 3 * i) = a;                                            \
-                *(PIXEL *)(right + 3 * i) = b;                                           \
-            }                                                                            \
-            memcpy(left + 3 * (n - 1), row + lo[n - 1] * stride_x, 3 * sizeof(TAP));     \
-            memcpy(right + 3 * (n - 1), row + hi[n - 1] * stride_x, 3 * sizeof(TAP));    \
-            break;                                                                       \
-        case 4: CROPKIT_PICK(4)                                                          \
-        default: CROPKIT_PICK(depth)                                                     \
-        }                                                                                \
+/* A crop row of n pixels. Left taps lie at lo[i] pixels of stride_x values in the rows
+ * top_left and bottom_left, right ones at hi[i] in the other two. Adds to across[8 * i] the
+ * lanes of column i, returns the row's sum. */
+static double cropkit_sum_dots(double *restrict across, const float *g,
+    const float *top_left, const float *top_right, const float *bottom_left,
+    const float *bottom_right, const ptrdiff_t *lo, const ptrdiff_t *hi, ptrdiff_t stride_x,
+    const double *weights, double wy, ptrdiff_t n, ptrdiff_t depth)
+{
+    const double up = 1 - wy;
+    const ptrdiff_t whole = depth / CROPKIT_LANES * CROPKIT_LANES, rest = depth - whole;
+    cropkit_doubles sums[CROPKIT_PARTS] = {{0}};
+    double lanes[CROPKIT_LANES];
+    for (ptrdiff_t i = 0; i < n; i++, g += depth, across += CROPKIT_LANES) {
+        const float *tl = top_left + lo[i] * stride_x, *tr = top_right + hi[i] * stride_x;
+        const float *bl = bottom_left + lo[i] * stride_x, *br = bottom_right + hi[i] * stride_x;
+        const double w = weights[i];
+        cropkit_doubles a[CROPKIT_PARTS] = {{0}}, b[CROPKIT_PARTS] = {{0}};
+        cropkit_doubles c[CROPKIT_PARTS] = {{0}}, d[CROPKIT_PARTS] = {{0}};
+        for (ptrdiff_t f = 0; f < whole; f += CROPKIT_LANES) {
+            if (f % CROPKIT_LINE == 0)
+                cropkit_prefetch_far(g + f);
+            cropkit_add_dots(a, b, c, d, g + f, tl + f, tr + f, bl + f, br + f);
+        }
+        if (rest) { /* with zeros for the channels that are not there */
+            const float *const from[5] = {g, tl, tr, bl, br};
+            float ends[5][CROPKIT_LANES];
+            for (int p = 0; p < 5; p++)
+                cropkit_copy_end(ends[p], from[p] + whole, rest);
+            cropkit_add_dots(a, b, c, d, ends[0], ends[1], ends[2], ends[3], ends[4]);
+        }
+        for (int k = 0; k < CROPKIT_PARTS; k++) {
+            sums[k] += (1 - w) * (c[k] - a[k]) + w * (d[k] - b[k]);
+            *(cropkit_doubles *)(across + k * CROPKIT_DOUBLES) +=
+                up * (b[k] - a[k]) + wy * (d[k] - c[k]);
+        }
     }
+    memcpy(lanes, sums, sizeof sums);
+    return cropkit_fold(lanes);
+}
 
-CROPKIT_DEFINE_PICK_TAPS(float, f32, cropkit_pixel_f32, CROPKIT_GET3_F32)
-CROPKIT_DEFINE_PICK_TAPS(double, f64, cropkit_pixel_f64, CROPKIT_GET3_F64)
+/* ---- rows ------------------------------------------------------------------------- */
 
-CROPKIT_DEFINE_SLOPES(float, f32)
-CROPKIT_DEFINE_SLOPES(double, f64)
+/* Interpolate n values along x, their taps laid out like them: what a crop row reads, and
+ * its rise to the right taps. */
+static void cropkit_blend_taps(double *restrict blend, double *restrict rise,
+    const float *left, const float *right, const double *weights, ptrdiff_t n)
+{
+    for (ptrdiff_t f = 0; f < n; f++) {
+        const double a = left[f], e = right[f] - a;
+        rise[f] = e;
+        blend[f] = a + weights[f] * e;
+    }
+}
+
+static inline __attribute__((always_inline)) cropkit_pixel_f64 cropkit_widen_pixel(
+    cropkit_pixel_f32 p)
+{
+#if defined(__AVX2__)
+    return (cropkit_pixel_f64)_mm256_cvtps_pd((__m128)p);
+#else
+    return (cropkit_pixel_f64){p[0], p[1], p[2], p[3]};
+#endif
+}
+
+/* The same from an image row, for n pixels of stride_x values: taps of four values at a
+ * time, which are one pixel of depth 3 or 4 or four of depth 1. A store of three values
+ * writes one too many, which the next one mends. Not inlined: where it was, loops ran out of
+ * registers. */
+#define CROPKIT_BLEND(L, R, W)                                                           \
+    const cropkit_pixel_f64 a = cropkit_widen_pixel(L), e = cropkit_widen_pixel(R) - a;  \
+    const cropkit_pixel_f64 v = a + (W) * e;
+
+static __attribute__((noinline)) void cropkit_blend_pixels(double *restrict blend,
+    double *restrict rise, const float *row, const ptrdiff_t *lo, const ptrdiff_t *hi,
+    ptrdiff_t stride_x, const double *weights, ptrdiff_t n, ptrdiff_t depth)
+{
+    ptrdiff_t i = 0;
+    cropkit_pixel_f32 l, r;
+    if (depth == 4) {
+        for (; i < n; i++) {
+            CROPKIT_GET4_F32(l, row + lo[i] * stride_x);
+            CROPKIT_GET4_F32(r, row + hi[i] * stride_x);
+            CROPKIT_BLEND(l, r, weights[i])
+            *(cropkit_pixel_f64 *)(rise + 4 * i) = e;
+            *(cropkit_pixel_f64 *)(blend + 4 * i) = v;
+        }
+    } else if (depth == 3) {
+        for (; i < n - 1; i++) {
+            CROPKIT_GET3_F32(l, row + lo[i] * stride_x);
+            CROPKIT_GET3_F32(r, row + hi[i] * stride_x);
+            CROPKIT_BLEND(l, r, weights[i])
+            *(cropkit_pixel_f64 *)(rise + 3 * i) = e;
+            *(cropkit_pixel_f64 *)(blend + 3 * i) = v;
+        }
+    } else if (depth == 1) {
+        for (; i + 4 <= n; i += 4) {
+            l = (cropkit_pixel_f32){row[lo[i] * stride_x], row[lo[i + 1] * stride_x],
+                row[lo[i + 2] * stride_x], row[lo[i + 3] * stride_x]};
+            r = (cropkit_pixel_f32){row[hi[i] * stride_x], row[hi[i + 1] * stride_x],
+                row[hi[i + 2] * stride_x], row[hi[i + 3] * stride_x]};
+            CROPKIT_BLEND(l, r, *(const cropkit_pixel_f64 *)(weights + i))
+            *(cropkit_pixel_f64 *)(rise + i) = e;
+            *(cropkit_pixel_f64 *)(blend + i) = v;
+        }
+    }
+    for (; i < n; i++)
+        for (ptrdiff_t c = 0; c < depth; c++) {
+            const double a = row[lo[i] * stride_x + c], e = row[hi[i] * stride_x + c] - a;
+            rise[i * depth + c] = e;
+            blend[i * depth + c] = a + weights[i] * e;
+        }
+}
+
+/* Add CROPKIT_DOUBLES values of a crop row to the sums: `e` and `next_e` are the rises. */
+static inline __attribute__((always_inline)) void cropkit_add_row(cropkit_doubles *sum,
+    double *across, cropkit_doubles q, cropkit_doubles top, cropkit_doubles bottom,
+    cropkit_doubles e, cropkit_doubles next_e, double wy)
+{
+    *sum += q * (bottom - top);
+    *(cropkit_doubles *)across += q * (e + wy * (next_e - e));
+}
+
+/* A crop row of n values between two source rows, interpolated along x and padded to whole
+ * lanes. Adds to across[f], which is padded too, and returns the row's sum. */
+static double cropkit_sum_rows(double *restrict across, const float *g, const double *top,
+    const double *bottom, const double *top_rise, const double *bottom_rise, double wy,
+    ptrdiff_t n)
+{
+    cropkit_doubles sums[CROPKIT_PARTS] = {{0}};
+    double lanes[CROPKIT_LANES];
+    float end[CROPKIT_LANES];
+    for (ptrdiff_t f = 0; f < n; f += CROPKIT_LANES) {
+        const float *values = g + f;
+        if (n - f < CROPKIT_LANES) {
+            cropkit_copy_end(end, values, n - f);
+            values = end;
+        } else if (f % CROPKIT_LINE == 0)
+            cropkit_prefetch_far(values);
+        for (int k = 0; k < CROPKIT_PARTS; k++) {
+            const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
+            cropkit_add_row(&sums[k], across + o, cropkit_widen(values + k * CROPKIT_DOUBLES),
+                cropkit_doubles_at(top + o), cropkit_doubles_at(bottom + o),
+                cropkit_doubles_at(top_rise + o), cropkit_doubles_at(bottom_rise + o), wy);
+        }
+    }
+    memcpy(lanes, sums, sizeof sums);
+    return cropkit_fold(lanes);
+}
+
+/* Values of a row at CROPKIT_DOUBLES places. */
+static inline __attribute__((always_inline)) cropkit_doubles cropkit_gather(
+    const float *row, const ptrdiff_t *at)
+{
+#if defined(__AVX512F__)
+#define FOUR(k) _mm_setr_ps(row[at[k]], row[at[(k) + 1]], row[at[(k) + 2]], row[at[(k) + 3]])
+    return (cropkit_doubles)_mm512_cvtps_pd(_mm256_set_m128(FOUR(4), FOUR(0)));
+#undef FOUR
+#else
+    cropkit_doubles wide;
+    for (int k = 0; k < CROPKIT_DOUBLES; k++)
+        wide[k] = row[at[k]];
+    return wide;
+#endif
+}
+
+/* The same in one go, from image rows of depth 1 whose pixels adjoin: for source rows that no
+ * other crop row reads. lo, hi and the weights are padded like the rest. */
+static double cropkit_sum_ones(double *restrict across, const float *g, const float *top,
+    const float *bottom, const ptrdiff_t *lo, const ptrdiff_t *hi, const double *weights,
+    double wy, ptrdiff_t n)
+{
+    cropkit_doubles sums[CROPKIT_PARTS] = {{0}};
+    double lanes[CROPKIT_LANES];
+    float end[CROPKIT_LANES];
+    for (ptrdiff_t f = 0; f < n; f += CROPKIT_LANES) {
+        const float *values = g + f;
+        if (n - f < CROPKIT_LANES) {
+            cropkit_copy_end(end, values, n - f);
+            values = end;
+        }
+        for (int k = 0; k < CROPKIT_PARTS; k++) {
+            const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
+            const cropkit_doubles w = cropkit_doubles_at(weights + o);
+            const cropkit_doubles a = cropkit_gather(top, lo + o);
+            const cropkit_doubles b = cropkit_gather(bottom, lo + o);
+            const cropkit_doubles e = cropkit_gather(top, hi + o) - a;
+            const cropkit_doubles next_e = cropkit_gather(bottom, hi + o) - b;
+            cropkit_add_row(&sums[k], across + o, cropkit_widen(values + k * CROPKIT_DOUBLES),
+                a + w * e, b + w * next_e, e, next_e, wy);
+        }
+    }
+    memcpy(lanes, sums, sizeof sums);
+    return cropkit_fold(lanes);
+}
+
+/* ---- slopes ----------------------------------------------------------------------- */
+
+/* A crop row of n values, the taps and the weights along x laid out like it. Adds to
+ * across[f], returns the row's sum. */
+static double cropkit_sum_slopes(double *restrict across, const double *g, const double *tl,
+    const double *tr, const double *bl, const double *br, const double *weights, double wy,
+    ptrdiff_t n)
+{
+    double lanes[CROPKIT_LANES] = {0};
+    for (ptrdiff_t f = 0; f < n; f += CROPKIT_LANES) {
+        const int count = n - f < CROPKIT_LANES ? (int)(n - f) : CROPKIT_LANES;
+        for (int k = 0; k < count; k++) {
+            const ptrdiff_t o = f + k;
+            const double w = weights[o];
+            lanes[k] += g[o] * ((1 - w) * (bl[o] - tl[o]) + w * (br[o] - tr[o]));
+            across[o] += g[o] * ((1 - wy) * (tr[o] - tl[o]) + wy * (br[o] - bl[o]));
+        }
+    }
+    return cropkit_fold(lanes);
+}
 
 #endif

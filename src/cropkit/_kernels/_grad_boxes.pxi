@@ -1,33 +1,35 @@
 # The gradient of the boxes, included after _grad_image.pxi by each instruction set's module.
 #
-# A task sums some rows of one crop in float64; the sums of a crop's tasks are added up in
-# order. How a crop is cut does not depend on the threads.
+# A task sums some rows of one crop in float64, as _grad_boxes.h says; the sums of a crop's
+# tasks are added up in order. How a crop is cut does not depend on the threads.
+
+from libc.math cimport isfinite
 
 cdef extern from "_grad_boxes.h" nogil:
-    void cropkit_pick_taps_f32(
-        float*, float*, const float*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
-        Py_ssize_t, Py_ssize_t) noexcept
-    void cropkit_pick_taps_f64(
-        double*, double*, const double*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
-        Py_ssize_t, Py_ssize_t) noexcept
     const int CROPKIT_LANES
     double cropkit_lane_sum(const double*, Py_ssize_t) noexcept
-    double cropkit_flat_slopes_f32(
+    double cropkit_sum_dots(
         double*, const float*, const float*, const float*, const float*, const float*,
-        const double*, double, Py_ssize_t) noexcept
-    double cropkit_flat_slopes_f64(
+        const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t, const double*, double, Py_ssize_t,
+        Py_ssize_t) noexcept
+    void cropkit_blend_taps(
+        double*, double*, const float*, const float*, const double*, Py_ssize_t) noexcept
+    void cropkit_blend_pixels(
+        double*, double*, const float*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
+        const double*, Py_ssize_t, Py_ssize_t) noexcept
+    double cropkit_sum_rows(
+        double*, const float*, const double*, const double*, const double*, const double*,
+        double, Py_ssize_t) noexcept
+    double cropkit_sum_ones(
+        double*, const float*, const float*, const float*, const Py_ssize_t*,
+        const Py_ssize_t*, const double*, double, Py_ssize_t) noexcept
+    double cropkit_sum_slopes(
         double*, const double*, const double*, const double*, const double*, const double*,
         const double*, double, Py_ssize_t) noexcept
-    double cropkit_deep_slopes_f32(
-        double*, const float*, const float*, const float*, const Py_ssize_t*,
-        const Py_ssize_t*, Py_ssize_t, const double*, double, Py_ssize_t, Py_ssize_t) noexcept
-    double cropkit_deep_slopes_f64(
-        double*, const double*, const double*, const double*, const Py_ssize_t*,
-        const Py_ssize_t*, Py_ssize_t, const double*, double, Py_ssize_t, Py_ssize_t) noexcept
 
 cdef enum:
-    # Part of the box gradient's contract: how many values of a crop are summed before the
-    # sums are added to the box's (at least one row).
+    # How many values of a crop are summed before the sums are added to the box's (at least
+    # one row): what a task is worth.
     CHUNK_VALUES = 1 << 16
 
 
@@ -41,12 +43,13 @@ cdef struct SumScratch:
     double* row_weight      # the weights in float64: of rows, of columns, of values
     double* column_weight
     double* value_weight
-    double* across          # sums of g times the slope along x, of a row's values or lanes
-    double* columns         # the same, of every column
-    double* moments
-    Py_ssize_t* left        # where a pixel's taps are in `taps`
-    Py_ssize_t* right
-    void* taps[2]           # of two source rows: left, then right, each as a crop row
+    double* across          # what has been added up of each value, or of a pixel's lanes
+    double* row_sums
+    double* column_sums
+    double* products        # of either, with how far each sample follows an edge
+    Py_ssize_t* laid_out    # where a pixel's taps are in `taps`: 0, 1, 2, ...
+    void* taps[2]           # of two source rows: left and right, or interpolated and rise
+    void* picked            # left and right, before they are interpolated
     void* loaded            # a crop row
     char* raw
 
@@ -57,28 +60,40 @@ cdef struct Chunk:
     Py_ssize_t x_first, x_last      # inside columns
 
 
+# ---- tables ----------------------------------------------------------------------------
+
+
+cdef inline Py_ssize_t distance(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return a - b if a > b else b - a
+
+
+cdef inline Py_ssize_t whole_lanes(Py_ssize_t values) noexcept nogil:
+    return (values + CROPKIT_LANES - 1) // CROPKIT_LANES * CROPKIT_LANES
+
+
 cdef Py_ssize_t carve_sums(
     SumScratch* s, char* base, const Image* grads, const Image* image, Py_ssize_t rows,
 ) noexcept nogil:
     """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
-    cdef Py_ssize_t n = grads.width, values = n * grads.depth, at = 0, i
-    cdef Py_ssize_t lanes = n * min(grads.depth, CROPKIT_LANES)
+    cdef Py_ssize_t n = grads.width, at = 0, i
+    cdef Py_ssize_t values = whole_lanes(n * grads.depth)
     at = place(base, <void**>&s.y_lo, at, rows * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.y_hi, at, rows * sizeof(Py_ssize_t))
     at = place(base, &s.y_weight, at, rows * sizeof(double))
-    at = place(base, <void**>&s.x_lo, at, n * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.x_hi, at, n * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.x_lo, at, (n + CROPKIT_LANES) * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.x_hi, at, (n + CROPKIT_LANES) * sizeof(Py_ssize_t))
     at = place(base, &s.x_weight, at, n * sizeof(double))
     at = place(base, <void**>&s.row_weight, at, rows * sizeof(double))
-    at = place(base, <void**>&s.column_weight, at, n * sizeof(double))
-    at = place(base, <void**>&s.value_weight, at, lanes * sizeof(double))
-    at = place(base, <void**>&s.across, at, lanes * sizeof(double))
-    at = place(base, <void**>&s.columns, at, n * sizeof(double))
-    at = place(base, <void**>&s.moments, at, n * sizeof(double))
-    at = place(base, <void**>&s.left, at, n * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.right, at, n * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.column_weight, at, (n + CROPKIT_LANES) * sizeof(double))
+    at = place(base, <void**>&s.value_weight, at, values * sizeof(double))
+    at = place(base, <void**>&s.across, at, values * sizeof(double))
+    at = place(base, <void**>&s.row_sums, at, rows * sizeof(double))
+    at = place(base, <void**>&s.column_sums, at, n * sizeof(double))
+    at = place(base, <void**>&s.products, at, max(rows, n) * sizeof(double))
+    at = place(base, <void**>&s.laid_out, at, n * sizeof(Py_ssize_t))
     for i in range(2):
         at = place(base, &s.taps[i], at, 2 * values * sizeof(double))
+    at = place(base, &s.picked, at, 2 * values * sizeof(float))
     at = place(base, &s.loaded, at, values * sizeof(double))
     return place(base, <void**>&s.raw, at, values * max(grads.itemsize, image.itemsize))
 
@@ -88,7 +103,7 @@ cdef void tabulate(
     const SumScratch* s, Chunk* chunk,
 ) noexcept nogil:
     """Make the tables of crop rows from ``chunk.begin`` to `end`: the forward kernel's."""
-    cdef Py_ssize_t i, c, depth = grads.depth
+    cdef Py_ssize_t i
     cdef real* weight = <real*>s.y_weight
     sample_axis(
         box[0], box[2], image.height, grads.height, chunk.begin, end, False,
@@ -101,51 +116,97 @@ cdef void tabulate(
         s.x_lo, s.x_hi, weight, &chunk.x_first, &chunk.x_last)
     for i in range(chunk.x_first, chunk.x_last):
         s.column_weight[i] = weight[i]
-        if depth < CROPKIT_LANES:
-            for c in range(depth):
-                s.value_weight[i * depth + c] = weight[i]
+    # Whole lanes, from whatever column the inside run begins at.
+    if chunk.x_first < chunk.x_last:
+        for i in range(chunk.x_last, chunk.x_last + CROPKIT_LANES):
+            s.x_lo[i] = s.x_hi[i] = s.x_lo[chunk.x_last - 1]
+            s.column_weight[i] = 0
+
+
+cdef void spread_weights(
+    const SumScratch* s, const Chunk* chunk, Py_ssize_t depth,
+) noexcept nogil:
+    """Give each value of the inside run its column's weight; zeros up to a whole lane."""
+    cdef Py_ssize_t i, c, n = chunk.x_last - chunk.x_first
+    for i in range(n):
+        for c in range(depth):
+            s.value_weight[i * depth + c] = s.column_weight[chunk.x_first + i]
+    for i in range(n * depth, whole_lanes(n * depth)):
+        s.value_weight[i] = 0
+
+
+# ---- source rows -----------------------------------------------------------------------
 
 
 cdef void load_taps(
     real* taps, const char* row, const Image* image, const SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
     """Lay a source row's taps out as a crop row's inside run: the left ones, the right ones."""
-    cdef Py_ssize_t n = chunk.x_last - chunk.x_first, depth = image.depth
-    cdef Py_ssize_t stride_x = image.stride_x // <Py_ssize_t>sizeof(real)
-    cdef const Py_ssize_t* lo = s.x_lo + chunk.x_first
-    cdef const Py_ssize_t* hi = s.x_hi + chunk.x_first
-    if not holds_reals(<real*>NULL, image):
-        load_pixels(taps + n * depth, row, image, hi, 0, n, s.raw)
-        load_pixels(taps, row, image, lo, 0, n, s.raw)
-    elif real is float:
-        cropkit_pick_taps_f32(
-            taps, taps + n * depth, <const float*>row, lo, hi, stride_x, n, depth)
-    else:
-        cropkit_pick_taps_f64(
-            taps, taps + n * depth, <const double*>row, lo, hi, stride_x, n, depth)
+    cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
+    load_pixels(taps, row, image, s.x_lo + chunk.x_first, 0, n, s.raw)
+    load_pixels(taps + values, row, image, s.x_hi + chunk.x_first, 0, n, s.raw)
 
 
-cdef const real* fetch_taps(
-    const real* unused, SumScratch* s, Py_ssize_t* tag, Py_ssize_t lo, Py_ssize_t hi,
-    const char* pixels, const Image* image, const Chunk* chunk,
+cdef void blend_taps(
+    double* taps, const char* row, const Image* image, const SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """Bring the taps of source row `lo` to ``s.taps[0]``; where those of row `hi` are then."""
+    """Interpolate a source row: the crop row's inside run, then its rise to the right taps."""
+    cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
+    cdef float* left = <float*>s.picked
+    cdef float* right = left + values
+    if holds_reals(<float*>NULL, image):
+        cropkit_blend_pixels(
+            taps, taps + values, <const float*>row, s.x_lo + chunk.x_first,
+            s.x_hi + chunk.x_first, image.stride_x // <Py_ssize_t>sizeof(float),
+            s.column_weight + chunk.x_first, n, image.depth)
+    else:
+        load_taps(left, row, image, s, chunk)
+        cropkit_blend_taps(
+            taps, taps + values, left, right, s.value_weight, n * image.depth)
+    for i in range(n * image.depth, values):
+        taps[i] = taps[values + i] = 0
+
+
+cdef void* fetch_row(
+    const real* unused, SumScratch* s, Py_ssize_t* tag, Py_ssize_t lo, Py_ssize_t hi,
+    const char* pixels, const Image* image, const Chunk* chunk, bint blended,
+) noexcept nogil:
+    """Bring source row `lo` to ``s.taps[0]``; where row `hi` is then."""
+    cdef Py_ssize_t i, row
     # Also swapped when `lo` is to be made and row 0 is the one that `hi` needs.
     if lo == tag[1] or (lo != tag[0] and hi == tag[0]):
         tag[0], tag[1] = tag[1], tag[0]
         s.taps[0], s.taps[1] = s.taps[1], s.taps[0]
-    if lo != tag[0]:
-        load_taps(<real*>s.taps[0], pixels + lo * image.stride_y, image, s, chunk)
-        tag[0] = lo
-    if hi == lo:
-        return <const real*>s.taps[0]
-    if hi != tag[1]:
-        load_taps(<real*>s.taps[1], pixels + hi * image.stride_y, image, s, chunk)
-        tag[1] = hi
-    return <const real*>s.taps[1]
+    for i in range(2 if hi != lo else 1):
+        row = hi if i else lo
+        if row != tag[i]:
+            if blended:
+                blend_taps(<double*>s.taps[i], pixels + row * image.stride_y, image, s, chunk)
+            else:
+                load_taps(<real*>s.taps[i], pixels + row * image.stride_y, image, s, chunk)
+            tag[i] = row
+    return s.taps[1 if hi != lo else 0]
 
 
-cdef void moments(
+cdef void prefetch_taps(
+    const SumScratch* s, Py_ssize_t i, const char* pixels, const Image* image,
+    const Columns* columns,
+) noexcept nogil:
+    """Ask for the source rows of the next crop row, where this one, i, does not read them."""
+    cdef Py_ssize_t lo = s.y_lo[i], hi = s.y_hi[i], next_lo = s.y_lo[i + 1]
+    cdef Py_ssize_t next_hi = s.y_hi[i + 1]
+    if next_lo != lo and next_lo != hi:
+        cropkit_prefetch(
+            pixels + next_lo * image.stride_y + columns.ahead, columns.ahead_bytes)
+    if next_hi != lo and next_hi != hi:
+        cropkit_prefetch(
+            pixels + next_hi * image.stride_y + columns.ahead, columns.ahead_bytes)
+
+
+# ---- sums ------------------------------------------------------------------------------
+
+
+cdef void follow_edges(
     const double* sums, Py_ssize_t first, Py_ssize_t n, Py_ssize_t length, Py_ssize_t count,
     double* products, double* low, double* high,
 ) noexcept nogil:
@@ -164,26 +225,51 @@ cdef void moments(
     high[0] = cropkit_lane_sum(products, n)
 
 
-cdef void sum_chunk(
-    const real* unused, const char* crop, const char* pixels, const Image* grads,
-    const Image* image, SumScratch* s, const Chunk* chunk, double* sums,
+cdef void finish_chunk(
+    const Image* grads, const Image* image, const SumScratch* s, const Chunk* chunk,
+    Py_ssize_t lanes, double* sums,
 ) noexcept nogil:
-    """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2]."""
-    cdef Py_ssize_t y, i, lo, hi, depth = grads.depth
+    """Set `sums` from the sums of rows and of columns, `lanes` of `across` for each."""
+    cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first
+    for i in range(n):
+        s.column_sums[i] = cropkit_lane_sum(s.across + i * lanes, lanes)
+    follow_edges(
+        s.row_sums + chunk.y_first - chunk.begin, chunk.y_first, chunk.y_last - chunk.y_first,
+        image.height, grads.height, s.products, &sums[0], &sums[2])
+    follow_edges(
+        s.column_sums, chunk.x_first, n, image.width, grads.width, s.products,
+        &sums[1], &sums[3])
+
+
+cdef void sum_floats(
+    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    SumScratch* s, const Chunk* chunk, double* sums,
+) noexcept nogil:
+    """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2].
+
+    By dots or by rows, and of dtypes whose values float32 holds.
+    """
+    cdef Py_ssize_t y, i, lo, hi, depth = grads.depth, stride_x = depth
     cdef Py_ssize_t[2] tag
-    cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = n * depth
-    cdef Py_ssize_t lanes = min(depth, CROPKIT_LANES), stride_x = depth
-    cdef bint direct = holds_reals(<real*>NULL, grads) and (
-        grads.width == 1 or grads.stride_x == depth * <Py_ssize_t>sizeof(real))
-    # Deep pixels are read where they are; others are laid out as a crop row first.
-    cdef bint in_place = depth >= CROPKIT_LANES and holds_reals(<real*>NULL, image)
-    cdef const Py_ssize_t* left = s.left
-    cdef const Py_ssize_t* right = s.right
+    cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
+    cdef bint deep = depth >= CROPKIT_LANES
+    cdef bint direct = holds_reals(<float*>NULL, grads) and (
+        grads.width == 1 or grads.stride_x == depth * <Py_ssize_t>sizeof(float))
+    # Deep pixels are read where they are, if they can be.
+    cdef bint in_place = deep and holds_reals(<float*>NULL, image)
+    cdef Py_ssize_t to_right = 0 if in_place else values
+    # Where crop rows share no source rows, those of depth 1 are not kept either.
+    cdef bint once = (
+        depth == 1 and holds_reals(<float*>NULL, image)
+        and image.stride_x == <Py_ssize_t>sizeof(float)
+        and distance(s.y_lo[chunk.y_first - chunk.begin], s.y_lo[chunk.y_last - 1 - chunk.begin])
+        >= chunk.y_last - chunk.y_first)
+    cdef const Py_ssize_t* left = s.laid_out
+    cdef const Py_ssize_t* right = s.laid_out
     cdef const char* row
-    cdef const real* g
-    cdef const real* top
-    cdef const real* bottom
-    cdef double down, up, slope
+    cdef const float* g
+    cdef const void* top
+    cdef const void* bottom
     cdef Columns columns
     columns.lo = s.x_lo + chunk.x_first
     columns.hi = s.x_hi + chunk.x_first
@@ -191,60 +277,73 @@ cdef void sum_chunk(
     plan_prefetch(image, &columns)
     tag[0] = tag[1] = -1
     if in_place:
-        left = s.x_lo + chunk.x_first
-        right = s.x_hi + chunk.x_first
-        stride_x = image.stride_x // <Py_ssize_t>sizeof(real)
-    else:
+        left = columns.lo
+        right = columns.hi
+        stride_x = image.stride_x // <Py_ssize_t>sizeof(float)
+    elif deep:
         for i in range(n):
-            s.left[i] = i
-            s.right[i] = n + i
-    memset(s.across, 0, n * lanes * sizeof(double))
+            s.laid_out[i] = i
+    else:
+        spread_weights(s, chunk, depth)
+    memset(s.across, 0, (n * CROPKIT_LANES if deep else values) * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
-        row = crop + y * grads.stride_y
-        g = <const real*>(row + chunk.x_first * grads.stride_x)
-        if not direct:
-            load_pixels(<real*>s.loaded, row, grads, NULL, chunk.x_first, n, s.raw)
-            g = <const real*>s.loaded
         i = y - chunk.begin
         lo = s.y_lo[i]
         hi = s.y_hi[i]
+        row = crop + y * grads.stride_y
+        g = <const float*>(row + chunk.x_first * grads.stride_x)
+        if not direct:
+            load_pixels(<float*>s.loaded, row, grads, NULL, chunk.x_first, n, s.raw)
+            g = <const float*>s.loaded
         if y + 1 < chunk.y_last and columns.ahead_bytes > 0:
-            if s.y_lo[i + 1] != lo and s.y_lo[i + 1] != hi:
-                cropkit_prefetch(
-                    pixels + s.y_lo[i + 1] * image.stride_y + columns.ahead, columns.ahead_bytes)
-            if s.y_hi[i + 1] != lo and s.y_hi[i + 1] != hi:
-                cropkit_prefetch(
-                    pixels + s.y_hi[i + 1] * image.stride_y + columns.ahead, columns.ahead_bytes)
-        if in_place:
-            top = <const real*>(pixels + lo * image.stride_y)
-            bottom = <const real*>(pixels + hi * image.stride_y)
+            prefetch_taps(s, i, pixels, image, &columns)
+        if in_place or once:
+            top = pixels + lo * image.stride_y
+            bottom = pixels + hi * image.stride_y
         else:
-            bottom = fetch_taps(<real*>NULL, s, tag, lo, hi, pixels, image, chunk)
-            top = <const real*>s.taps[0]
-        if depth >= CROPKIT_LANES:
-            if real is float:
-                slope = cropkit_deep_slopes_f32(
-                    s.across, g, top, bottom, left, right, stride_x,
-                    s.column_weight + chunk.x_first, s.row_weight[i], n, depth)
-            else:
-                slope = cropkit_deep_slopes_f64(
-                    s.across, g, top, bottom, left, right, stride_x,
-                    s.column_weight + chunk.x_first, s.row_weight[i], n, depth)
-        elif real is float:
-            slope = cropkit_flat_slopes_f32(
-                s.across, g, top, top + values, bottom, bottom + values,
-                s.value_weight + chunk.x_first * depth, s.row_weight[i], values)
+            bottom = fetch_row(<float*>NULL, s, tag, lo, hi, pixels, image, chunk, not deep)
+            top = s.taps[0]
+        if deep:
+            s.row_sums[i] = cropkit_sum_dots(
+                s.across, g, <const float*>top, <const float*>top + to_right,
+                <const float*>bottom, <const float*>bottom + to_right, left, right, stride_x,
+                s.column_weight + chunk.x_first, s.row_weight[i], n, depth)
+        elif once:
+            s.row_sums[i] = cropkit_sum_ones(
+                s.across, g, <const float*>top, <const float*>bottom, columns.lo, columns.hi,
+                s.column_weight + chunk.x_first, s.row_weight[i], n)
         else:
-            slope = cropkit_flat_slopes_f64(
-                s.across, g, top, top + values, bottom, bottom + values,
-                s.value_weight + chunk.x_first * depth, s.row_weight[i], values)
-        moments(&slope, y, 1, image.height, grads.height, s.moments, &down, &up)
-        sums[0] += down
-        sums[2] += up
-    for i in range(n):
-        s.columns[i] = cropkit_lane_sum(s.across + i * lanes, lanes)
-    moments(
-        s.columns, chunk.x_first, n, image.width, grads.width, s.moments, &sums[1], &sums[3])
+            s.row_sums[i] = cropkit_sum_rows(
+                s.across, g, <const double*>top, <const double*>bottom,
+                <const double*>top + values, <const double*>bottom + values,
+                s.row_weight[i], n * depth)
+    finish_chunk(grads, image, s, chunk, CROPKIT_LANES if deep else depth, sums)
+
+
+cdef void sum_doubles(
+    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    SumScratch* s, const Chunk* chunk, double* sums,
+) noexcept nogil:
+    """Do the same by slopes, of any dtype."""
+    cdef Py_ssize_t y, i, depth = grads.depth
+    cdef Py_ssize_t[2] tag
+    cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
+    cdef const double* top
+    cdef const double* bottom
+    tag[0] = tag[1] = -1
+    spread_weights(s, chunk, depth)
+    memset(s.across, 0, values * sizeof(double))
+    for y in range(chunk.y_first, chunk.y_last):
+        i = y - chunk.begin
+        load_pixels(
+            <double*>s.loaded, crop + y * grads.stride_y, grads, NULL, chunk.x_first, n, s.raw)
+        bottom = <const double*>fetch_row(
+            <double*>NULL, s, tag, s.y_lo[i], s.y_hi[i], pixels, image, chunk, False)
+        top = <const double*>s.taps[0]
+        s.row_sums[i] = cropkit_sum_slopes(
+            s.across, <const double*>s.loaded, top, top + values, bottom, bottom + values,
+            s.value_weight, s.row_weight[i], n * depth)
+    finish_chunk(grads, image, s, chunk, depth, sums)
 
 
 cdef void run_chunk(
@@ -264,7 +363,8 @@ cdef void run_chunk(
     index = box_indices[n]
     crop = grads.data + n * grads.stride_b
     pixels = image.data + index * image.stride_b
-    memset(sums + 4 * task, 0, 4 * sizeof(double))
+    sums += 4 * task
+    memset(sums, 0, 4 * sizeof(double))
     if index < 0 or index >= image.batch:
         return
     carve_sums(&s, <char*>((<size_t>scratch + LINE - 1) // LINE * LINE), grads, image, rows)
@@ -276,9 +376,13 @@ cdef void run_chunk(
     cropkit_enter(False)
     if chunk.y_first < chunk.y_last and chunk.x_first < chunk.x_last:
         if single:
-            sum_chunk(<const float*>NULL, crop, pixels, grads, image, &s, &chunk, sums + 4 * task)
-        else:
-            sum_chunk(<const double*>NULL, crop, pixels, grads, image, &s, &chunk, sums + 4 * task)
+            sum_floats(crop, pixels, grads, image, &s, &chunk, sums)
+            # Infinite only if an input was: float32 terms do not overflow float64.
+            single = (
+                isfinite(sums[0]) and isfinite(sums[1])
+                and isfinite(sums[2]) and isfinite(sums[3]))
+        if not single:
+            sum_doubles(crop, pixels, grads, image, &s, &chunk, sums)
     cropkit_leave(saved)
 
 

@@ -69,7 +69,7 @@ static inline void cropkit_prefetch(const char *at, ptrdiff_t bytes)
 {
     __asm__ __volatile__("");
     for (ptrdiff_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(at + i);
+        __builtin_prefetch(at + i, 0, 2);
 }
 
 /* Store a vector at an aligned address; `stream` is a constant. */

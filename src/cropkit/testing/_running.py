@@ -86,7 +86,8 @@ class RunningTests(Suite):
         there = [self.to_device(array) for array in arrays]
         result = self.run(operation, *there, *more, out=out)
         assert result is out, f"{operation} returned another array than out"
-        self.same(self.from_device(out), expected, f"{operation}: the array given as out")
+        what = f"{operation}: the array given as out"
+        self.same_operation(operation, self.from_device(out), expected, arrays, what)
 
     @operations
     def test_boxes_may_be_where_the_image_is(self, operation: str) -> None:
@@ -95,7 +96,8 @@ class RunningTests(Suite):
         boxes, indices = self.to_device(more[0]), self.to_device(more[1])
         result = self.run(operation, *there, boxes, indices, *more[2:])
         expected = reference(operation, *arrays, *more)
-        self.same(self.from_device(result), expected, f"{operation} with boxes on the device")
+        what = f"{operation} with boxes on the device"
+        self.same_operation(operation, self.from_device(result), expected, arrays, what)
 
     @operations
     def test_results_are_arrays_like_the_image_and_share_nothing_with_it(
