@@ -23,7 +23,7 @@
 
 #include "_simd.h"
 
-enum { CROPKIT_LANES = 8 };
+enum { CROPKIT_LANES = 8, CROPKIT_LINE = 64 / sizeof(float) };
 
 #define CROPKIT_DOUBLES (CROPKIT_VECTOR_BYTES / (int)sizeof(double))
 #define CROPKIT_PARTS (CROPKIT_LANES / CROPKIT_DOUBLES)
@@ -70,16 +70,6 @@ static inline __attribute__((always_inline)) cropkit_doubles cropkit_widen(const
 static inline __attribute__((always_inline)) cropkit_doubles cropkit_doubles_at(const double *p)
 {
     return *(const cropkit_doubles *)p;
-}
-
-/* Ask for what comes a page later. A crop's gradients are one run, but hardware prefetchers
- * stop at the end of a page, and the loops here are too long for the next one to be asked
- * for early: that took a third of the time where gradients come from memory. */
-enum { CROPKIT_LINE = 16 };
-
-static inline void cropkit_prefetch_far(const float *g)
-{
-    __builtin_prefetch((const char *)g + 4096, 0, 2);
 }
 
 /* The first values of a run, fewer than eight, and zeros after them. */
@@ -139,7 +129,7 @@ static double cropkit_sum_dots(double *restrict across, const float *g,
         cropkit_doubles c[CROPKIT_PARTS] = {{0}}, d[CROPKIT_PARTS] = {{0}};
         for (ptrdiff_t f = 0; f < whole; f += CROPKIT_LANES) {
             if (f % CROPKIT_LINE == 0)
-                cropkit_prefetch_far(g + f);
+                cropkit_prefetch_page_ahead(g + f);
             cropkit_add_dots(a, b, c, d, g + f, tl + f, tr + f, bl + f, br + f);
         }
         if (rest) { /* with zeros for the channels that are not there */
@@ -256,7 +246,7 @@ static double cropkit_sum_rows(double *restrict across, const float *g, const do
             cropkit_copy_end(end, values, n - f);
             values = end;
         } else if (f % CROPKIT_LINE == 0)
-            cropkit_prefetch_far(values);
+            cropkit_prefetch_page_ahead(values);
         for (int k = 0; k < CROPKIT_PARTS; k++) {
             const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
             cropkit_add_row(&sums[k], across + o, cropkit_widen(values + k * CROPKIT_DOUBLES),

@@ -132,6 +132,12 @@ CROPKIT_DEFINE_SCATTER(double, cropkit_pixel_f64, 4_f64, CROPKIT_GET4_F64)
 
 /* ---- any depth: along the channels ------------------------------------------------ */
 
+static inline void cropkit_prefetch_pixel(const char *g, ptrdiff_t bytes)
+{
+    for (ptrdiff_t i = 0; i < bytes; i += 64)
+        cropkit_prefetch_page_ahead(g + i);
+}
+
 /* One crop pixel's channels. Four rows that do not overlap, or fewer where taps fall
  * together; each loop vectorizes. */
 #define CROPKIT_DEFINE_SCATTER_CHANNELS(REAL, NAME)                                      \
@@ -184,6 +190,7 @@ CROPKIT_DEFINE_SCATTER(double, cropkit_pixel_f64, 4_f64, CROPKIT_GET4_F64)
     {                                                                                    \
         for (ptrdiff_t i = 0; i < n; i++, g += step) {                                   \
             const ptrdiff_t l = lo[i], r = hi[i];                                        \
+            cropkit_prefetch_pixel((const char *)g, depth * sizeof *g);                  \
             if (top != bottom && l != r)                                                 \
                 cropkit_add_four_##NAME(                                                 \
                     top + l, top + r, bottom + l, bottom + r, g, wx[i], wy, depth);      \
@@ -199,9 +206,11 @@ CROPKIT_DEFINE_SCATTER(double, cropkit_pixel_f64, 4_f64, CROPKIT_GET4_F64)
     static void cropkit_drop_channels_##NAME(REAL *restrict row, const REAL *restrict g, \
         ptrdiff_t step, const ptrdiff_t *index, ptrdiff_t n, ptrdiff_t depth)            \
     {                                                                                    \
-        for (ptrdiff_t i = 0; i < n; i++, g += step)                                     \
+        for (ptrdiff_t i = 0; i < n; i++, g += step) {                                   \
+            cropkit_prefetch_pixel((const char *)g, depth * sizeof *g);                  \
             for (ptrdiff_t c = 0; c < depth; c++)                                        \
                 row[index[i] + c] += g[c];                                               \
+        }                                                                                \
     }
 
 CROPKIT_DEFINE_SCATTER_CHANNELS(float, f32)

@@ -186,7 +186,8 @@ cdef void add_crop(
                 bottom = rows + (hi - area.top) * row_size
             if top == bottom and lo != hi or top == <real*>s.sink and bands.nearest:
                 continue
-            if y + 1 < y_last:
+            # Of deeper pixels, the loops ask for what comes a page later.
+            if y + 1 < y_last and grads.depth <= 4:
                 cropkit_prefetch(crop + (y + 1) * grads.stride_y + ahead, ahead_bytes)
             if direct:
                 g = <const real*>(crop + y * grads.stride_y + first * grads.stride_x)
