@@ -286,6 +286,25 @@ def test_dtypes(dtype: str, each_cpu_backend: Backend) -> None:
         assert_bits_equal(result, expected, f"image, {real} to {dtype}")
 
 
+@pytest.mark.parametrize("depth", [1, 3, 4, 5, 8, 19])
+def test_boxes_of_what_is_not_finite(depth: int, each_cpu_backend: Backend) -> None:
+    """Infinite gradients and taps make the same of a sum in whatever way it is made."""
+    rng = np.random.default_rng(depth)
+    kinds = set()
+    for geometry, _ in itertools.product(GEOMETRIES, range(4)):
+        grads, image, boxes, indices = arguments_of(geometry, depth)
+        for array in (grads, image):
+            places = rng.choice(array.size, rng.integers(3), replace=False)
+            array.reshape(-1)[places] = rng.choice([np.inf, -np.inf, np.nan], len(places))
+        with np.errstate(all="ignore"):
+            expected = grad_boxes(grads, image, boxes, indices, backend="reference")
+            result = grad_boxes(grads, image, boxes, indices, backend=each_cpu_backend)
+            finite = np.where(np.isfinite(grads), grads, 0), np.where(np.isfinite(image), image, 0)
+        same_sums(result, expected, *finite, geometry.name)
+        kinds |= {str(value) for value in expected[~np.isfinite(expected)]}
+    assert kinds == {"inf", "-inf", "nan"}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "bfloat16"])
 def test_layouts(layout: str, dtype: str, each_backend: Backend) -> None:

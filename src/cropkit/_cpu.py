@@ -73,6 +73,7 @@ class _Kernels:
             np.dtype(np.float64): module.crop_and_resize_grad_boxes["double"],
         }
         self._codes = {name: code for code, name in enumerate(module.PIXEL_TYPES)}
+        self.exact_in_float32 = frozenset(self._codes[name] for name in _EXACT_IN_FLOAT32)
         self._by_dtype: dict[np.dtype[Any], tuple[int, bool]] = {}
 
     def pixel_code(self, dtype: np.dtype[Any]) -> tuple[int, bool]:
@@ -200,15 +201,19 @@ class CpuBackend:
     ) -> None:
         """Fill `out`."""
         kernels = self.kernels
+        grads_code, grads_swapped = kernels.pixel_code(grads.dtype)
+        code, swapped = kernels.pixel_code(image.dtype)
         kernels.grad_boxes[request.dtype](
             grads,
-            *kernels.pixel_code(grads.dtype),
+            grads_code,
+            grads_swapped,
             image,
-            *kernels.pixel_code(image.dtype),
+            code,
+            swapped,
             boxes,
             box_indices,
             out,
-            {grads.dtype.name, image.dtype.name} <= _EXACT_IN_FLOAT32,
+            kernels.exact_in_float32.issuperset((grads_code, code)),
             team_size(request.num_threads, grads.size),
             not sorting_pays(boxes, image),
         )

@@ -5,18 +5,20 @@
  *     g * ((1 - w) * (bl - tl) + w * (br - tr))     to its row's sum, and
  *     g * ((1 - wy) * (tr - tl) + wy * (br - bl))   to its column's,
  *
- * all in float64. There are three ways to the same sums:
+ * all in float64. There are four ways to these sums:
  *
  *     dots    Depth 8 and more. Of each pixel, the dot products of g with the four taps come
  *             first; the slopes are then the pixel's, not the value's.
  *     rows    Depth below 8. Source rows are interpolated along x once, and their rise to
  *             the right taps is kept: tl + w * (tr - tl), tr - tl.
- *     slopes  The formulas as they stand. The other two multiply taps before they subtract
- *             them, which loses nothing that float32 taps have, but turns what is infinite
- *             into NaN more often, and rounds float64 taps.
+ *     pairs   Depth 1, where no source row serves two crop rows: the same without keeping.
+ *     slopes  The formulas as they stand, for float64, and for what is not finite. The others
+ *             multiply taps before they subtract them. That costs nothing that float32 taps
+ *             have, but rounds float64 ones, and makes NaN of more that is infinite.
  *
  * Sums do not depend on the width of a vector: value f of a row, or channel f of a pixel,
- * goes to lane f % 8, each lane is one chain, and lanes are folded 8 to 4 to 2 to 1.
+ * goes to lane f % 8, each lane is one chain, and lanes are folded 8 to 4 to 2 to 1. The
+ * chains of columns are in `across`, which the caller adds up.
  */
 #ifndef CROPKIT_GRAD_BOXES_H
 #define CROPKIT_GRAD_BOXES_H
@@ -47,6 +49,21 @@ static double cropkit_lane_sum(const double *values, ptrdiff_t n)
     for (; f < n; f++)
         lanes[f % CROPKIT_LANES] += values[f];
     return cropkit_fold(lanes);
+}
+
+/* The same of each of n columns of `lanes` values. */
+static void cropkit_lane_sums(
+    double *restrict sums, const double *values, ptrdiff_t n, ptrdiff_t lanes)
+{
+    for (ptrdiff_t i = 0; i < n; i++, values += lanes) {
+        if (lanes >= CROPKIT_LANES) {
+            sums[i] = cropkit_lane_sum(values, lanes);
+            continue;
+        }
+        sums[i] = values[0];
+        for (ptrdiff_t c = 1; c < lanes; c++)
+            sums[i] += values[c];
+    }
 }
 
 /* Not __builtin_convertvector: GCC 12 splits it into halves, a third slower in all. */
@@ -85,7 +102,7 @@ static inline void cropkit_copy_end(float *to, const float *from, ptrdiff_t coun
 
 /* ---- dots ------------------------------------------------------------------------- */
 
-/* sum + a * b. The product of two float32 is exact in float64, so that a fused operation
+/* sum + a * b. The product of two float32 is exact in float64, so that here a fused operation
  * gives the same bits; it is used where the instruction set has it for certain. */
 #if defined(__AVX512F__)
 #define CROPKIT_ADD_EXACT_PRODUCT(sum, a, b)                                             \
@@ -111,8 +128,9 @@ static inline __attribute__((always_inline)) void cropkit_add_dots(cropkit_doubl
 
 /* A crop row of n pixels. Left taps lie at lo[i] pixels of stride_x values in the rows
  * top_left and bottom_left, right ones at hi[i] in the other two. Adds to across[8 * i] the
- * lanes of column i, returns the row's sum. */
-static double cropkit_sum_dots(double *restrict across, const float *g,
+ * lanes of column i, returns the row's sum. Not inlined: `.ci/run` looks for fused operations
+ * everywhere but here. */
+static __attribute__((noinline)) double cropkit_sum_dots(double *restrict across, const float *g,
     const float *top_left, const float *top_right, const float *bottom_left,
     const float *bottom_right, const ptrdiff_t *lo, const ptrdiff_t *hi, ptrdiff_t stride_x,
     const double *weights, double wy, ptrdiff_t n, ptrdiff_t depth)
@@ -182,13 +200,15 @@ static inline __attribute__((always_inline)) cropkit_pixel_f64 cropkit_widen_pix
     const cropkit_pixel_f64 v = a + (W) * e;
 
 static __attribute__((noinline)) void cropkit_blend_pixels(double *restrict blend,
-    double *restrict rise, const float *row, const ptrdiff_t *lo, const ptrdiff_t *hi,
-    ptrdiff_t stride_x, const double *weights, ptrdiff_t n, ptrdiff_t depth)
+    double *restrict rise, const float *row, const float *later, const ptrdiff_t *lo,
+    const ptrdiff_t *hi, ptrdiff_t stride_x, const double *weights, ptrdiff_t n,
+    ptrdiff_t depth)
 {
     ptrdiff_t i = 0;
     cropkit_pixel_f32 l, r;
     if (depth == 4) {
         for (; i < n; i++) {
+            cropkit_prefetch_line(later + lo[i] * stride_x);
             CROPKIT_GET4_F32(l, row + lo[i] * stride_x);
             CROPKIT_GET4_F32(r, row + hi[i] * stride_x);
             CROPKIT_BLEND(l, r, weights[i])
@@ -197,6 +217,7 @@ static __attribute__((noinline)) void cropkit_blend_pixels(double *restrict blen
         }
     } else if (depth == 3) {
         for (; i < n - 1; i++) {
+            cropkit_prefetch_line(later + lo[i] * stride_x);
             CROPKIT_GET3_F32(l, row + lo[i] * stride_x);
             CROPKIT_GET3_F32(r, row + hi[i] * stride_x);
             CROPKIT_BLEND(l, r, weights[i])
@@ -205,6 +226,7 @@ static __attribute__((noinline)) void cropkit_blend_pixels(double *restrict blen
         }
     } else if (depth == 1) {
         for (; i + 4 <= n; i += 4) {
+            cropkit_prefetch_line(later + lo[i] * stride_x);
             l = (cropkit_pixel_f32){row[lo[i] * stride_x], row[lo[i + 1] * stride_x],
                 row[lo[i + 2] * stride_x], row[lo[i + 3] * stride_x]};
             r = (cropkit_pixel_f32){row[hi[i] * stride_x], row[hi[i + 1] * stride_x],
@@ -258,26 +280,38 @@ static double cropkit_sum_rows(double *restrict across, const float *g, const do
     return cropkit_fold(lanes);
 }
 
-/* Values of a row at CROPKIT_DOUBLES places. */
-static inline __attribute__((always_inline)) cropkit_doubles cropkit_gather(
-    const float *row, const ptrdiff_t *at)
+/* Neighbouring values at CROPKIT_DOUBLES places of a row. */
+static inline __attribute__((always_inline)) void cropkit_get_pairs(
+    cropkit_doubles *left, cropkit_doubles *right, const float *row, const ptrdiff_t *at)
 {
+#if defined(__AVX2__)
+#define TWO(j, k)                                                                        \
+    _mm_loadh_pi(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(row + at[j]))),      \
+        (const __m64 *)(row + at[k]))
 #if defined(__AVX512F__)
-#define FOUR(k) _mm_setr_ps(row[at[k]], row[at[(k) + 1]], row[at[(k) + 2]], row[at[(k) + 3]])
-    return (cropkit_doubles)_mm512_cvtps_pd(_mm256_set_m128(FOUR(4), FOUR(0)));
-#undef FOUR
+    const __m256 a = _mm256_set_m128(TWO(4, 5), TWO(0, 1));
+    const __m256 b = _mm256_set_m128(TWO(6, 7), TWO(2, 3));
+    *left = (cropkit_doubles)_mm512_cvtps_pd(_mm256_shuffle_ps(a, b, 0x88));
+    *right = (cropkit_doubles)_mm512_cvtps_pd(_mm256_shuffle_ps(a, b, 0xdd));
 #else
-    cropkit_doubles wide;
-    for (int k = 0; k < CROPKIT_DOUBLES; k++)
-        wide[k] = row[at[k]];
-    return wide;
+    const __m128 a = TWO(0, 1), b = TWO(2, 3);
+    *left = (cropkit_doubles)_mm256_cvtps_pd(_mm_shuffle_ps(a, b, 0x88));
+    *right = (cropkit_doubles)_mm256_cvtps_pd(_mm_shuffle_ps(a, b, 0xdd));
+#endif
+#undef TWO
+#else
+    for (int k = 0; k < CROPKIT_DOUBLES; k++) {
+        (*left)[k] = row[at[k]];
+        (*right)[k] = row[at[k] + 1];
+    }
 #endif
 }
 
 /* The same in one go, from image rows of depth 1 whose pixels adjoin: for source rows that no
- * other crop row reads. lo, hi and the weights are padded like the rest. */
-static double cropkit_sum_ones(double *restrict across, const float *g, const float *top,
-    const float *bottom, const ptrdiff_t *lo, const ptrdiff_t *hi, const double *weights,
+ * other crop row reads. Taps are two neighbours, at `pairs`, also where a sample lies on a
+ * pixel: there `keep` is 0, and 1 elsewhere. The tables are padded like the rest. */
+static double cropkit_sum_pairs(double *restrict across, const float *g, const float *top,
+    const float *bottom, const ptrdiff_t *pairs, const double *weights, const double *keep,
     double wy, ptrdiff_t n)
 {
     cropkit_doubles sums[CROPKIT_PARTS] = {{0}};
@@ -292,12 +326,14 @@ static double cropkit_sum_ones(double *restrict across, const float *g, const fl
         for (int k = 0; k < CROPKIT_PARTS; k++) {
             const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
             const cropkit_doubles w = cropkit_doubles_at(weights + o);
-            const cropkit_doubles a = cropkit_gather(top, lo + o);
-            const cropkit_doubles b = cropkit_gather(bottom, lo + o);
-            const cropkit_doubles e = cropkit_gather(top, hi + o) - a;
-            const cropkit_doubles next_e = cropkit_gather(bottom, hi + o) - b;
+            const cropkit_doubles kept = cropkit_doubles_at(keep + o);
+            cropkit_doubles a, b, e, next_e;
+            cropkit_get_pairs(&a, &e, top, pairs + o);
+            cropkit_get_pairs(&b, &next_e, bottom, pairs + o);
+            e -= a;
+            next_e -= b;
             cropkit_add_row(&sums[k], across + o, cropkit_widen(values + k * CROPKIT_DOUBLES),
-                a + w * e, b + w * next_e, e, next_e, wy);
+                a + w * e, b + w * next_e, kept * e, kept * next_e, wy);
         }
     }
     memcpy(lanes, sums, sizeof sums);

@@ -8,6 +8,7 @@ from libc.math cimport isfinite
 cdef extern from "_grad_boxes.h" nogil:
     const int CROPKIT_LANES
     double cropkit_lane_sum(const double*, Py_ssize_t) noexcept
+    void cropkit_lane_sums(double*, const double*, Py_ssize_t, Py_ssize_t) noexcept
     double cropkit_sum_dots(
         double*, const float*, const float*, const float*, const float*, const float*,
         const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t, const double*, double, Py_ssize_t,
@@ -15,14 +16,14 @@ cdef extern from "_grad_boxes.h" nogil:
     void cropkit_blend_taps(
         double*, double*, const float*, const float*, const double*, Py_ssize_t) noexcept
     void cropkit_blend_pixels(
-        double*, double*, const float*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
-        const double*, Py_ssize_t, Py_ssize_t) noexcept
+        double*, double*, const float*, const float*, const Py_ssize_t*, const Py_ssize_t*,
+        Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t) noexcept
     double cropkit_sum_rows(
         double*, const float*, const double*, const double*, const double*, const double*,
         double, Py_ssize_t) noexcept
-    double cropkit_sum_ones(
-        double*, const float*, const float*, const float*, const Py_ssize_t*,
-        const Py_ssize_t*, const double*, double, Py_ssize_t) noexcept
+    double cropkit_sum_pairs(
+        double*, const float*, const float*, const float*, const Py_ssize_t*, const double*,
+        const double*, double, Py_ssize_t) noexcept
     double cropkit_sum_slopes(
         double*, const double*, const double*, const double*, const double*, const double*,
         const double*, double, Py_ssize_t) noexcept
@@ -48,6 +49,8 @@ cdef struct SumScratch:
     double* column_sums
     double* products        # of either, with how far each sample follows an edge
     Py_ssize_t* laid_out    # where a pixel's taps are in `taps`: 0, 1, 2, ...
+    Py_ssize_t* pairs       # the left of two neighbours, and whether they are two taps
+    double* keep
     void* taps[2]           # of two source rows: left and right, or interpolated and rise
     void* picked            # left and right, before they are interpolated
     void* loaded            # a crop row
@@ -80,17 +83,19 @@ cdef Py_ssize_t carve_sums(
     at = place(base, <void**>&s.y_lo, at, rows * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.y_hi, at, rows * sizeof(Py_ssize_t))
     at = place(base, &s.y_weight, at, rows * sizeof(double))
-    at = place(base, <void**>&s.x_lo, at, (n + CROPKIT_LANES) * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.x_hi, at, (n + CROPKIT_LANES) * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.x_lo, at, n * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.x_hi, at, n * sizeof(Py_ssize_t))
     at = place(base, &s.x_weight, at, n * sizeof(double))
     at = place(base, <void**>&s.row_weight, at, rows * sizeof(double))
-    at = place(base, <void**>&s.column_weight, at, (n + CROPKIT_LANES) * sizeof(double))
+    at = place(base, <void**>&s.column_weight, at, n * sizeof(double))
     at = place(base, <void**>&s.value_weight, at, values * sizeof(double))
     at = place(base, <void**>&s.across, at, values * sizeof(double))
     at = place(base, <void**>&s.row_sums, at, rows * sizeof(double))
     at = place(base, <void**>&s.column_sums, at, n * sizeof(double))
     at = place(base, <void**>&s.products, at, max(rows, n) * sizeof(double))
     at = place(base, <void**>&s.laid_out, at, n * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.pairs, at, values * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.keep, at, values * sizeof(double))
     for i in range(2):
         at = place(base, &s.taps[i], at, 2 * values * sizeof(double))
     at = place(base, &s.picked, at, 2 * values * sizeof(float))
@@ -116,11 +121,6 @@ cdef void tabulate(
         s.x_lo, s.x_hi, weight, &chunk.x_first, &chunk.x_last)
     for i in range(chunk.x_first, chunk.x_last):
         s.column_weight[i] = weight[i]
-    # Whole lanes, from whatever column the inside run begins at.
-    if chunk.x_first < chunk.x_last:
-        for i in range(chunk.x_last, chunk.x_last + CROPKIT_LANES):
-            s.x_lo[i] = s.x_hi[i] = s.x_lo[chunk.x_last - 1]
-            s.column_weight[i] = 0
 
 
 cdef void spread_weights(
@@ -133,6 +133,29 @@ cdef void spread_weights(
             s.value_weight[i * depth + c] = s.column_weight[chunk.x_first + i]
     for i in range(n * depth, whole_lanes(n * depth)):
         s.value_weight[i] = 0
+
+
+cdef void pair_taps(
+    const SumScratch* s, const Chunk* chunk, Py_ssize_t width,
+) noexcept nogil:
+    """Make two neighbours of what each sample reads in a row of `width` pixels, at least 2.
+
+    A sample on a pixel reads it alone. It has the pixel's right neighbour beside it and the
+    weight 0, or, of the last pixel, the left one and the weight 1.
+    """
+    cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first
+    cdef double weight
+    for i in range(n):
+        weight = s.column_weight[chunk.x_first + i]
+        s.keep[i] = weight != 0
+        s.pairs[i] = s.x_lo[chunk.x_first + i]
+        s.value_weight[i] = weight
+        if s.pairs[i] == width - 1:
+            s.pairs[i] = width - 2
+            s.value_weight[i] = 1
+    for i in range(n, whole_lanes(n)):
+        s.pairs[i] = s.pairs[n - 1]
+        s.keep[i] = s.value_weight[i] = 0
 
 
 # ---- source rows -----------------------------------------------------------------------
@@ -148,17 +171,22 @@ cdef void load_taps(
 
 
 cdef void blend_taps(
-    double* taps, const char* row, const Image* image, const SumScratch* s, const Chunk* chunk,
+    double* taps, const char* row, const char* later, const Image* image, const SumScratch* s,
+    const Chunk* chunk,
 ) noexcept nogil:
-    """Interpolate a source row: the crop row's inside run, then its rise to the right taps."""
+    """Interpolate a source row: the crop row's inside run, then its rise to the right taps.
+
+    Meanwhile ask for the row `later`.
+    """
     cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
     cdef float* left = <float*>s.picked
     cdef float* right = left + values
     if holds_reals(<float*>NULL, image):
         cropkit_blend_pixels(
-            taps, taps + values, <const float*>row, s.x_lo + chunk.x_first,
-            s.x_hi + chunk.x_first, image.stride_x // <Py_ssize_t>sizeof(float),
-            s.column_weight + chunk.x_first, n, image.depth)
+            taps, taps + values, <const float*>row, <const float*>later,
+            s.x_lo + chunk.x_first, s.x_hi + chunk.x_first,
+            image.stride_x // <Py_ssize_t>sizeof(float), s.column_weight + chunk.x_first, n,
+            image.depth)
     else:
         load_taps(left, row, image, s, chunk)
         cropkit_blend_taps(
@@ -167,25 +195,32 @@ cdef void blend_taps(
         taps[i] = taps[values + i] = 0
 
 
-cdef void* fetch_row(
-    const real* unused, SumScratch* s, Py_ssize_t* tag, Py_ssize_t lo, Py_ssize_t hi,
-    const char* pixels, const Image* image, const Chunk* chunk, bint blended,
+cdef void* fetch_rows_of(
+    const real* unused, SumScratch* s, Py_ssize_t* tag, Py_ssize_t i, const char* pixels,
+    const Image* image, const Chunk* chunk, bint blended,
 ) noexcept nogil:
-    """Bring source row `lo` to ``s.taps[0]``; where row `hi` is then."""
-    cdef Py_ssize_t i, row
+    """Bring the upper source row of crop row i to ``s.taps[0]``; where the lower one is then.
+
+    `unused` is there for its type, in which taps that are not `blended` are laid out.
+    """
+    cdef Py_ssize_t lo = s.y_lo[i], hi = s.y_hi[i], k, row
+    cdef Py_ssize_t after_next = min(i + 2, chunk.y_last - chunk.begin - 1)
     # Also swapped when `lo` is to be made and row 0 is the one that `hi` needs.
     if lo == tag[1] or (lo != tag[0] and hi == tag[0]):
         tag[0], tag[1] = tag[1], tag[0]
         s.taps[0], s.taps[1] = s.taps[1], s.taps[0]
-    for i in range(2 if hi != lo else 1):
-        row = hi if i else lo
-        if row != tag[i]:
-            if blended:
-                blend_taps(<double*>s.taps[i], pixels + row * image.stride_y, image, s, chunk)
-            else:
-                load_taps(<real*>s.taps[i], pixels + row * image.stride_y, image, s, chunk)
-            tag[i] = row
-    return s.taps[1 if hi != lo else 0]
+    for k in range(1 if lo == hi else 2):
+        row = hi if k else lo
+        if row == tag[k]:
+            continue
+        tag[k] = row
+        if blended:
+            blend_taps(
+                <double*>s.taps[k], pixels + row * image.stride_y,
+                pixels + (s.y_hi if k else s.y_lo)[after_next] * image.stride_y, image, s, chunk)
+        else:
+            load_taps(<real*>s.taps[k], pixels + row * image.stride_y, image, s, chunk)
+    return s.taps[0 if lo == hi else 1]
 
 
 cdef void prefetch_taps(
@@ -230,9 +265,8 @@ cdef void finish_chunk(
     Py_ssize_t lanes, double* sums,
 ) noexcept nogil:
     """Set `sums` from the sums of rows and of columns, `lanes` of `across` for each."""
-    cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first
-    for i in range(n):
-        s.column_sums[i] = cropkit_lane_sum(s.across + i * lanes, lanes)
+    cdef Py_ssize_t n = chunk.x_last - chunk.x_first
+    cropkit_lane_sums(s.column_sums, s.across, n, lanes)
     follow_edges(
         s.row_sums + chunk.y_first - chunk.begin, chunk.y_first, chunk.y_last - chunk.y_first,
         image.height, grads.height, s.products, &sums[0], &sums[2])
@@ -247,9 +281,9 @@ cdef void sum_floats(
 ) noexcept nogil:
     """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2].
 
-    By dots or by rows, and of dtypes whose values float32 holds.
+    By dots, by rows or by pairs, and of dtypes whose values float32 holds.
     """
-    cdef Py_ssize_t y, i, lo, hi, depth = grads.depth, stride_x = depth
+    cdef Py_ssize_t y, i, depth = grads.depth, stride_x = depth
     cdef Py_ssize_t[2] tag
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
     cdef bint deep = depth >= CROPKIT_LANES
@@ -258,9 +292,9 @@ cdef void sum_floats(
     # Deep pixels are read where they are, if they can be.
     cdef bint in_place = deep and holds_reals(<float*>NULL, image)
     cdef Py_ssize_t to_right = 0 if in_place else values
-    # Where crop rows share no source rows, those of depth 1 are not kept either.
-    cdef bint once = (
-        depth == 1 and holds_reals(<float*>NULL, image)
+    # Where crop rows share no source rows, there is no use in keeping any.
+    cdef bint paired = (
+        depth == 1 and image.width > 1 and holds_reals(<float*>NULL, image)
         and image.stride_x == <Py_ssize_t>sizeof(float)
         and distance(s.y_lo[chunk.y_first - chunk.begin], s.y_lo[chunk.y_last - 1 - chunk.begin])
         >= chunk.y_last - chunk.y_first)
@@ -283,35 +317,35 @@ cdef void sum_floats(
     elif deep:
         for i in range(n):
             s.laid_out[i] = i
+    elif paired:
+        pair_taps(s, chunk, image.width)
     else:
         spread_weights(s, chunk, depth)
     memset(s.across, 0, (n * CROPKIT_LANES if deep else values) * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
         i = y - chunk.begin
-        lo = s.y_lo[i]
-        hi = s.y_hi[i]
         row = crop + y * grads.stride_y
         g = <const float*>(row + chunk.x_first * grads.stride_x)
         if not direct:
             load_pixels(<float*>s.loaded, row, grads, NULL, chunk.x_first, n, s.raw)
             g = <const float*>s.loaded
-        if y + 1 < chunk.y_last and columns.ahead_bytes > 0:
+        if (deep or paired) and columns.ahead_bytes > 0 and y + 1 < chunk.y_last:
             prefetch_taps(s, i, pixels, image, &columns)
-        if in_place or once:
-            top = pixels + lo * image.stride_y
-            bottom = pixels + hi * image.stride_y
+        if in_place or paired:
+            top = pixels + s.y_lo[i] * image.stride_y
+            bottom = pixels + s.y_hi[i] * image.stride_y
         else:
-            bottom = fetch_row(<float*>NULL, s, tag, lo, hi, pixels, image, chunk, not deep)
+            bottom = fetch_rows_of(<float*>NULL, s, tag, i, pixels, image, chunk, not deep)
             top = s.taps[0]
         if deep:
             s.row_sums[i] = cropkit_sum_dots(
                 s.across, g, <const float*>top, <const float*>top + to_right,
                 <const float*>bottom, <const float*>bottom + to_right, left, right, stride_x,
                 s.column_weight + chunk.x_first, s.row_weight[i], n, depth)
-        elif once:
-            s.row_sums[i] = cropkit_sum_ones(
-                s.across, g, <const float*>top, <const float*>bottom, columns.lo, columns.hi,
-                s.column_weight + chunk.x_first, s.row_weight[i], n)
+        elif paired:
+            s.row_sums[i] = cropkit_sum_pairs(
+                s.across, g, <const float*>top, <const float*>bottom, s.pairs,
+                s.value_weight, s.keep, s.row_weight[i], n)
         else:
             s.row_sums[i] = cropkit_sum_rows(
                 s.across, g, <const double*>top, <const double*>bottom,
@@ -337,8 +371,8 @@ cdef void sum_doubles(
         i = y - chunk.begin
         load_pixels(
             <double*>s.loaded, crop + y * grads.stride_y, grads, NULL, chunk.x_first, n, s.raw)
-        bottom = <const double*>fetch_row(
-            <double*>NULL, s, tag, s.y_lo[i], s.y_hi[i], pixels, image, chunk, False)
+        bottom = <const double*>fetch_rows_of(
+            <double*>NULL, s, tag, i, pixels, image, chunk, False)
         top = <const double*>s.taps[0]
         s.row_sums[i] = cropkit_sum_slopes(
             s.across, <const double*>s.loaded, top, top + values, bottom, bottom + values,
@@ -390,7 +424,7 @@ cdef void add_chunks(
     const real* unused, const double* sums, Py_ssize_t chunks, char* out,
     Py_ssize_t num_boxes, Py_ssize_t stride_n, Py_ssize_t stride_k,
 ) noexcept nogil:
-    """Add each box's chunks in order and round once."""
+    """Add each box's chunks in order and round paired."""
     cdef Py_ssize_t n, k, i
     cdef double total
     cdef real rounded

@@ -160,7 +160,7 @@ class Suite:
         """Assert that `actual` is what the reference expects of any operation on `arrays`."""
         __tracebackhide__ = True
         if operation == "grad_boxes":
-            self.same_boxes(actual, expected, *arrays, what)
+            self.same_boxes(actual, expected, arrays[0], arrays[1], what)
         else:
             self.same(actual, expected, what)
 
