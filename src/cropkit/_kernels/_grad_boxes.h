@@ -181,23 +181,25 @@ static void cropkit_blend_taps(double *restrict blend, double *restrict rise,
     }
 }
 
-static inline __attribute__((always_inline)) cropkit_pixel_f64 cropkit_widen_pixel(
-    cropkit_pixel_f32 p)
-{
-#if defined(__AVX2__)
-    return (cropkit_pixel_f64)_mm256_cvtps_pd((__m128)p);
-#else
-    return (cropkit_pixel_f64){p[0], p[1], p[2], p[3]};
-#endif
-}
+/* The same from an image row, for n pixels of stride_x values. Not inlined: where it was,
+ * loops ran out of registers. */
+#define CROPKIT_BLEND_VALUES(DEPTH)                                                      \
+    for (; i < n; i++) {                                                                 \
+        cropkit_prefetch_line(later + lo[i] * stride_x);                                 \
+        for (ptrdiff_t c = 0; c < DEPTH; c++) {                                          \
+            const double a = row[lo[i] * stride_x + c];                                  \
+            const double e = row[hi[i] * stride_x + c] - a;                              \
+            rise[i * DEPTH + c] = e;                                                     \
+            blend[i * DEPTH + c] = a + weights[i] * e;                                   \
+        }                                                                                \
+    }
 
-/* The same from an image row, for n pixels of stride_x values: taps of four values at a
- * time, which are one pixel of depth 3 or 4 or four of depth 1. A store of three values
- * writes one too many, which the next one mends. Not inlined: where it was, loops ran out of
- * registers. */
-#define CROPKIT_BLEND(L, R, W)                                                           \
-    const cropkit_pixel_f64 a = cropkit_widen_pixel(L), e = cropkit_widen_pixel(R) - a;  \
-    const cropkit_pixel_f64 v = a + (W) * e;
+/* Four values at a time: a pixel of depth 3 or 4, or four pixels of depth 1. */
+#define CROPKIT_BLEND_FOUR(AT, L, R, W)                                                  \
+    const cropkit_pixel_f64 a = (cropkit_pixel_f64)_mm256_cvtps_pd((__m128)(L));         \
+    const cropkit_pixel_f64 e = (cropkit_pixel_f64)_mm256_cvtps_pd((__m128)(R)) - a;     \
+    *(cropkit_pixel_f64 *)(rise + (AT)) = e;                                             \
+    *(cropkit_pixel_f64 *)(blend + (AT)) = a + (W) * e;
 
 static __attribute__((noinline)) void cropkit_blend_pixels(double *restrict blend,
     double *restrict rise, const float *row, const float *later, const ptrdiff_t *lo,
@@ -205,43 +207,36 @@ static __attribute__((noinline)) void cropkit_blend_pixels(double *restrict blen
     ptrdiff_t depth)
 {
     ptrdiff_t i = 0;
+#if defined(__AVX2__)
     cropkit_pixel_f32 l, r;
-    if (depth == 4) {
+    if (depth == 4)
         for (; i < n; i++) {
             cropkit_prefetch_line(later + lo[i] * stride_x);
             CROPKIT_GET4_F32(l, row + lo[i] * stride_x);
             CROPKIT_GET4_F32(r, row + hi[i] * stride_x);
-            CROPKIT_BLEND(l, r, weights[i])
-            *(cropkit_pixel_f64 *)(rise + 4 * i) = e;
-            *(cropkit_pixel_f64 *)(blend + 4 * i) = v;
+            CROPKIT_BLEND_FOUR(4 * i, l, r, weights[i])
         }
-    } else if (depth == 3) {
+    else if (depth == 3) /* A store writes one value too many, which the next one mends. */
         for (; i < n - 1; i++) {
             cropkit_prefetch_line(later + lo[i] * stride_x);
             CROPKIT_GET3_F32(l, row + lo[i] * stride_x);
             CROPKIT_GET3_F32(r, row + hi[i] * stride_x);
-            CROPKIT_BLEND(l, r, weights[i])
-            *(cropkit_pixel_f64 *)(rise + 3 * i) = e;
-            *(cropkit_pixel_f64 *)(blend + 3 * i) = v;
+            CROPKIT_BLEND_FOUR(3 * i, l, r, weights[i])
         }
-    } else if (depth == 1) {
+    else if (depth == 1)
         for (; i + 4 <= n; i += 4) {
             cropkit_prefetch_line(later + lo[i] * stride_x);
             l = (cropkit_pixel_f32){row[lo[i] * stride_x], row[lo[i + 1] * stride_x],
                 row[lo[i + 2] * stride_x], row[lo[i + 3] * stride_x]};
             r = (cropkit_pixel_f32){row[hi[i] * stride_x], row[hi[i + 1] * stride_x],
                 row[hi[i + 2] * stride_x], row[hi[i + 3] * stride_x]};
-            CROPKIT_BLEND(l, r, *(const cropkit_pixel_f64 *)(weights + i))
-            *(cropkit_pixel_f64 *)(rise + i) = e;
-            *(cropkit_pixel_f64 *)(blend + i) = v;
+            CROPKIT_BLEND_FOUR(i, l, r, *(const cropkit_pixel_f64 *)(weights + i))
         }
-    }
-    for (; i < n; i++)
-        for (ptrdiff_t c = 0; c < depth; c++) {
-            const double a = row[lo[i] * stride_x + c], e = row[hi[i] * stride_x + c] - a;
-            rise[i * depth + c] = e;
-            blend[i * depth + c] = a + weights[i] * e;
-        }
+#endif
+    if (depth == 3)
+        CROPKIT_BLEND_VALUES(3)
+    else
+        CROPKIT_BLEND_VALUES(depth)
 }
 
 /* Add CROPKIT_DOUBLES values of a crop row to the sums: `e` and `next_e` are the rises. */
@@ -344,21 +339,54 @@ static double cropkit_sum_pairs(double *restrict across, const float *g, const f
 
 /* A crop row of n values, the taps and the weights along x laid out like it. Adds to
  * across[f], returns the row's sum. */
+#define CROPKIT_SLOPES(LOAD, SUM, ACROSS)                                                \
+    SUM += LOAD(g) * ((1 - LOAD(weights)) * (LOAD(bl) - LOAD(tl))                        \
+        + LOAD(weights) * (LOAD(br) - LOAD(tr)));                                        \
+    ACROSS += LOAD(g) * ((1 - wy) * (LOAD(tr) - LOAD(tl)) + wy * (LOAD(br) - LOAD(bl)));
+
 static double cropkit_sum_slopes(double *restrict across, const double *g, const double *tl,
     const double *tr, const double *bl, const double *br, const double *weights, double wy,
     ptrdiff_t n)
 {
-    double lanes[CROPKIT_LANES] = {0};
-    for (ptrdiff_t f = 0; f < n; f += CROPKIT_LANES) {
-        const int count = n - f < CROPKIT_LANES ? (int)(n - f) : CROPKIT_LANES;
-        for (int k = 0; k < count; k++) {
-            const ptrdiff_t o = f + k;
-            const double w = weights[o];
-            lanes[k] += g[o] * ((1 - w) * (bl[o] - tl[o]) + w * (br[o] - tr[o]));
-            across[o] += g[o] * ((1 - wy) * (tr[o] - tl[o]) + wy * (br[o] - bl[o]));
+    cropkit_doubles sums[CROPKIT_PARTS] = {{0}};
+    double lanes[CROPKIT_LANES];
+    ptrdiff_t f = 0;
+#define VECTOR(p) cropkit_doubles_at(p + o)
+#define VALUE(p) p[f]
+    for (; f + CROPKIT_LANES <= n; f += CROPKIT_LANES) {
+        cropkit_prefetch_page_ahead(g + f);
+        for (int k = 0; k < CROPKIT_PARTS; k++) {
+            const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
+            CROPKIT_SLOPES(VECTOR, sums[k], *(cropkit_doubles *)(across + o))
         }
     }
+    memcpy(lanes, sums, sizeof sums);
+    for (; f < n; f++) {
+        CROPKIT_SLOPES(VALUE, lanes[f % CROPKIT_LANES], across[f])
+    }
+#undef VECTOR
+#undef VALUE
     return cropkit_fold(lanes);
+}
+
+/* Lay the taps of n samples out as a crop row: left ones, right ones. */
+#define CROPKIT_PICK(DEPTH)                                                              \
+    for (ptrdiff_t i = 0; i < n; i++)                                                    \
+        for (ptrdiff_t c = 0; c < DEPTH; c++) {                                          \
+            left[i * DEPTH + c] = row[lo[i] * stride_x + c];                             \
+            right[i * DEPTH + c] = row[hi[i] * stride_x + c];                            \
+        }
+
+static void cropkit_pick_taps(double *restrict left, double *restrict right,
+    const double *row, const ptrdiff_t *lo, const ptrdiff_t *hi, ptrdiff_t stride_x,
+    ptrdiff_t n, ptrdiff_t depth)
+{
+    if (depth == 1)
+        CROPKIT_PICK(1)
+    else if (depth == 3)
+        CROPKIT_PICK(3)
+    else
+        CROPKIT_PICK(depth)
 }
 
 #endif

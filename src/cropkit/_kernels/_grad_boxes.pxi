@@ -27,6 +27,9 @@ cdef extern from "_grad_boxes.h" nogil:
     double cropkit_sum_slopes(
         double*, const double*, const double*, const double*, const double*, const double*,
         const double*, double, Py_ssize_t) noexcept
+    void cropkit_pick_taps(
+        double*, double*, const double*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
+        Py_ssize_t, Py_ssize_t) noexcept
 
 cdef enum:
     # How many values of a crop are summed before the sums are added to the box's (at least
@@ -61,6 +64,12 @@ cdef struct Chunk:
     Py_ssize_t begin                # the crop row of the tables' first entry
     Py_ssize_t y_first, y_last      # inside rows of this chunk
     Py_ssize_t x_first, x_last      # inside columns
+
+
+cdef inline bint packs_reals(const real* unused, const Image* image) noexcept nogil:
+    """Whether a row of the array is a run of reals as they are."""
+    return holds_reals(unused, image) and (
+        image.width == 1 or image.stride_x == image.depth * <Py_ssize_t>sizeof(real))
 
 
 # ---- tables ----------------------------------------------------------------------------
@@ -166,6 +175,12 @@ cdef void load_taps(
 ) noexcept nogil:
     """Lay a source row's taps out as a crop row's inside run: the left ones, the right ones."""
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
+    if real is double and holds_reals(<real*>NULL, image):
+        cropkit_pick_taps(
+            taps, taps + values, <const double*>row, s.x_lo + chunk.x_first,
+            s.x_hi + chunk.x_first, image.stride_x // <Py_ssize_t>sizeof(double), n,
+            image.depth)
+        return
     load_pixels(taps, row, image, s.x_lo + chunk.x_first, 0, n, s.raw)
     load_pixels(taps + values, row, image, s.x_hi + chunk.x_first, 0, n, s.raw)
 
@@ -287,8 +302,7 @@ cdef void sum_floats(
     cdef Py_ssize_t[2] tag
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
     cdef bint deep = depth >= CROPKIT_LANES
-    cdef bint direct = holds_reals(<float*>NULL, grads) and (
-        grads.width == 1 or grads.stride_x == depth * <Py_ssize_t>sizeof(float))
+    cdef bint direct = packs_reals(<float*>NULL, grads)
     # Deep pixels are read where they are, if they can be.
     cdef bint in_place = deep and holds_reals(<float*>NULL, image)
     cdef Py_ssize_t to_right = 0 if in_place else values
@@ -360,6 +374,12 @@ cdef void sum_doubles(
 ) noexcept nogil:
     """Do the same by slopes, of any dtype."""
     cdef Py_ssize_t y, i, depth = grads.depth
+    cdef Py_ssize_t k, left, right
+    cdef Py_ssize_t stride_x = image.stride_x // <Py_ssize_t>sizeof(double)
+    cdef bint direct = packs_reals(<double*>NULL, grads)
+    cdef bint in_place = depth >= CROPKIT_LANES and holds_reals(<double*>NULL, image)
+    cdef const char* row
+    cdef const double* g
     cdef Py_ssize_t[2] tag
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
     cdef const double* top
@@ -369,14 +389,29 @@ cdef void sum_doubles(
     memset(s.across, 0, values * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
         i = y - chunk.begin
-        load_pixels(
-            <double*>s.loaded, crop + y * grads.stride_y, grads, NULL, chunk.x_first, n, s.raw)
+        row = crop + y * grads.stride_y
+        g = <const double*>(row + chunk.x_first * grads.stride_x)
+        if not direct:
+            load_pixels(<double*>s.loaded, row, grads, NULL, chunk.x_first, n, s.raw)
+            g = <const double*>s.loaded
+        if in_place:
+            s.row_sums[i] = 0
+            for k in range(n):
+                top = <const double*>(pixels + s.y_lo[i] * image.stride_y)
+                bottom = <const double*>(pixels + s.y_hi[i] * image.stride_y)
+                left = s.x_lo[chunk.x_first + k] * stride_x
+                right = s.x_hi[chunk.x_first + k] * stride_x
+                s.row_sums[i] += cropkit_sum_slopes(
+                    s.across + k * depth, g + k * depth, top + left, top + right,
+                    bottom + left, bottom + right, s.value_weight + k * depth,
+                    s.row_weight[i], depth)
+            continue
         bottom = <const double*>fetch_rows_of(
             <double*>NULL, s, tag, i, pixels, image, chunk, False)
         top = <const double*>s.taps[0]
         s.row_sums[i] = cropkit_sum_slopes(
-            s.across, <const double*>s.loaded, top, top + values, bottom, bottom + values,
-            s.value_weight, s.row_weight[i], n * depth)
+            s.across, g, top, top + values, bottom, bottom + values, s.value_weight,
+            s.row_weight[i], n * depth)
     finish_chunk(grads, image, s, chunk, depth, sums)
 
 
