@@ -405,7 +405,7 @@ def _check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
         boxes = given
     else:
         with np.errstate(over="ignore", invalid="ignore"):
-            boxes = np.require(given, dtype, ("C", "A"))
+            boxes = np.array(given, dtype, order="C")
     bad = _FIRST_BAD_BOX[dtype](boxes)
     if bad >= 0:
         narrowed = "" if not np.isfinite(given[bad].astype(float)).all() else f" in {dtype}"
@@ -436,7 +436,7 @@ def check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.i
     if given.dtype is _INTP and given.flags.carray:
         indices = given
     else:
-        indices = np.require(given, np.intp, ("C", "A"))
+        indices = np.array(given, np.intp, order="C")
     bad = _checks.first_bad_index(indices, min(batch, sys.maxsize))
     if bad >= 0:
         raise IndexError(
