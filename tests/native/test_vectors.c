@@ -149,6 +149,29 @@ static void test_bytes(void)
 
 /* ---- float32 pixels --------------------------------------------------------------- */
 
+/* From two rows at once, straight into a result with no room to spare. */
+static void test_two_rows(const float *top, const ptrdiff_t *lo, const ptrdiff_t *hi,
+    const float *weight, ptrdiff_t n, ptrdiff_t last, int flush)
+{
+    const float wy = (float)(random_bits() % 8) / 8;
+    float *bottom = malloc(3 * ROOM * sizeof *bottom);
+    float *dst = malloc(3 * n * sizeof *dst), *want = malloc(3 * n * sizeof *want);
+    for (int i = 0; i < 3 * ROOM; i++)
+        bottom[i] = (float)random_value();
+    const uint64_t saved = cropkit_enter(flush);
+    cropkit_lerp_pixels3(2, dst, top, bottom, lo, hi, weight, wy, n, last);
+    for (ptrdiff_t i = 0; i < 3 * n; i++) {
+        const ptrdiff_t l = lo[i / 3] + i % 3, r = hi[i / 3] + i % 3;
+        want[i] = scalar_lerp_f32(scalar_lerp_f32(top[l], top[r], weight[i / 3]),
+            scalar_lerp_f32(bottom[l], bottom[r], weight[i / 3]), wy);
+    }
+    cropkit_leave(saved);
+    check(same_f32(dst, want, 3 * n), "lerp_pixels3 of two rows", n);
+    free(bottom);
+    free(dst);
+    free(want);
+}
+
 static void test_pixels(int flush)
 {
     static float dst[4 * LONGEST + 16], want[4 * LONGEST + 16], weight[LONGEST + 4];
@@ -170,7 +193,8 @@ static void test_pixels(int flush)
         }
         const uint64_t saved = cropkit_enter(flush);
         const ptrdiff_t done = depth == 1 ? cropkit_lerp_pixels1(dst, row, lo, hi, weight, n, last)
-            : depth == 3 ? cropkit_lerp_pixels3(dst, row, lo, hi, weight, n, last)
+            : depth == 3
+            ? cropkit_lerp_pixels3(1, dst, row, row, lo, hi, weight, 0, n, last)
                          : cropkit_lerp_pixels4(dst, row, lo, hi, weight, n);
         for (ptrdiff_t i = 0; i < done * depth; i++)
             want[i] = scalar_lerp_f32(
@@ -183,6 +207,8 @@ static void test_pixels(int flush)
             for (ptrdiff_t i = 0; i < 3 * n; i++)
                 want[i] = row[lo[i / 3] + i % 3];
             check(same_f32(dst, want, 3 * n), "pick_pixels3", n);
+            if (n >= CROPKIT_TAPS && CROPKIT_TAPS > 0 && last >= 0)
+                test_two_rows(row, lo, hi, weight, n, last, flush);
         }
         free(row);
     }
