@@ -412,6 +412,11 @@ def test_out_that_overlaps_an_input(each_backend: Backend) -> None:
     indices = memory[:2].view(np.intp)
     fails(ValueError, "out overlaps box_indices", box_indices=indices,
           out=memory[1:19].reshape(1, 2, 3, 3), backend=each_backend)  # fmt: skip
+    boxes.flags.writeable = indices.flags.writeable = False
+    for named in ({"boxes": boxes}, {"box_indices": indices}):
+        fails(ValueError, f"out overlaps {next(iter(named))}", **named,
+              out=memory[1:19].reshape(1, 2, 3, 3), crop_size=[2, 3],
+              backend=each_backend)  # fmt: skip
     assert not memory.any()  # nothing was written
 
 

@@ -136,6 +136,23 @@ def reference(image: NDArray[Any], *rest: Any, **options: Any) -> NDArray[Any]:
     return cropkit.crop_and_resize(image, *rest, backend="reference", **options)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_plain_call_gives_what_any_other_gives(dtype: str, bits_equal: Any) -> None:
+    """Without a backend named, calls that are plainly right skip the request."""
+    for geometry, method in itertools.product(GEOMETRIES, METHODS):
+        image = pixels((*geometry.image_shape, 3), dtype, 7)
+        for real, threads in itertools.product((np.float32, np.float64), (None, 1, 2)):
+            arguments = (np.array(geometry.boxes, real), np.array(indices_of(geometry)),
+                         geometry.crop_size, method, 2.5)  # fmt: skip
+            options = {"dtype": real, "num_threads": threads}
+            expected = reference(image, *arguments, dtype=real)
+            out = np.full_like(expected, -3)
+            assert cropkit.crop_and_resize(image, *arguments, out=out, **options) is out
+            bits_equal(out, expected, f"{geometry.name}, {method}, given")
+            fresh = cropkit.crop_and_resize(image, *arguments, **options)
+            bits_equal(fresh, expected, f"{geometry.name}, {method}, fresh")
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=GEOMETRY_IDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("result_dtype", ["float32", "float64"])

@@ -305,6 +305,19 @@ def test_boxes_of_what_is_not_finite(depth: int, each_cpu_backend: Backend) -> N
     assert kinds == {"inf", "-inf", "nan"}
 
 
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_fill_value_beside_the_last_column_is_not_read(width: int, each_backend: Backend) -> None:
+    """Of a sample on the last pixel, its neighbour is no tap, however large."""
+    image = np.full((1, 9, width, 1), np.finfo(np.float32).min)
+    image[0, :, -1, 0] = np.arange(9)
+    grads = np.ones((1, 2, 1, 1), np.float32)
+    for laid_out in (image, image[:, :, ::-1].copy()[:, :, ::-1], np.asfortranarray(image)):
+        result = grad_boxes(grads, laid_out, [[0.125, 1, 0.875, 1]], [0], backend=each_backend)
+        assert result.tolist() == [[0, 0, 0, 0]]  # rows on pixels, too
+        result = grad_boxes(grads, laid_out, [[0.1, 1, 0.9, 1]], [0], backend=each_backend)
+        assert result.tolist() == [[8, 0, 8, 0]]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "bfloat16"])
 def test_layouts(layout: str, dtype: str, each_backend: Backend) -> None:
@@ -315,10 +328,12 @@ def test_layouts(layout: str, dtype: str, each_backend: Backend) -> None:
             grad_image(laid_out[0], boxes, indices, image.shape, backend=each_backend),
             grad_image(grads, boxes, indices, image.shape, backend=each_backend), "image",
         )  # fmt: skip
-        assert_bits_equal(
-            grad_boxes(*laid_out, boxes, indices, backend=each_backend),
-            grad_boxes(grads, image, boxes, indices, backend=each_backend), "boxes",
-        )  # fmt: skip
+        for real in (np.float32, np.float64):
+            assert_bits_equal(
+                grad_boxes(*laid_out, boxes, indices, dtype=real, backend=each_backend),
+                grad_boxes(grads, image, boxes, indices, dtype=real, backend=each_backend),
+                f"boxes in {real}",
+            )
 
 
 @pytest.mark.parametrize("layout", OUT_LAYOUTS)

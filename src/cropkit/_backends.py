@@ -63,7 +63,8 @@ class Backend(Protocol):
     device_types : frozenset of int
         DLPack device types: 1 CPU, 2 CUDA, 4 OpenCL, 10 ROCm.
     exact : bool
-        Whether results are bit-equal to those of ``reference``.
+        Whether results are bit-equal to those of ``reference``, the gradient of boxes up to
+        the order of its float64 sums.
     """
 
     @property
@@ -145,7 +146,7 @@ class BackendInfo:
     device_types : tuple of str
         For example ``("CPU",)``; empty when the backend could not be loaded.
     exact : bool or None
-        Whether it is bit-equal to ``reference``; None when it could not be loaded.
+        Whether it is bit-equal to ``reference`` (see `Backend`); None when it could not be loaded.
     reason : str or None
         Why it cannot be used, or None when it can.
     """

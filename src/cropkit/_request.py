@@ -401,7 +401,7 @@ def _check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
         raise ValueError(
             f"boxes has shape {given.shape}: expected [num_boxes, 4], each [y1, x1, y2, x2]{hint}"
         )
-    if given.dtype is dtype and given.flags.carray:
+    if given.dtype == dtype and given.flags.c_contiguous and given.flags.aligned:
         boxes = given
     else:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -433,7 +433,7 @@ def check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.i
         raise ValueError(
             f"box_indices has shape {given.shape}: expected ({num_boxes},), one index for each box"
         )
-    if given.dtype is _INTP and given.flags.carray:
+    if given.dtype == _INTP and given.flags.c_contiguous and given.flags.aligned:
         indices = given
     else:
         indices = np.array(given, np.intp, order="C")

@@ -16,7 +16,7 @@ from cropkit import Request
 
 # More groups than fill any device; kernels step over the rest.
 _MAX_GROUPS: Final = 1 << 20
-# The order of the reference's sums (cropkit/_reference.py).
+# Values that are summed before their sums are added up: part of the order of a box's gradient.
 _CHUNK_VALUES: Final = 1 << 16
 # Least work-items of a group: eight lanes of each of eight columns.
 MIN_LOCAL_SIZE: Final = 64

@@ -554,7 +554,7 @@ KERNEL grad_image(ARRAY(const pixel, grads), TABLES, ARRAY(result, out), i64 bat
 
 /* ---- gradient of the boxes --------------------------------------------------------- */
 
-/* Sums in float64, in the order of the reference, whatever the size of a group: value f of
+/* Sums in float64, in one order, whatever the size of a group: value f of
  * a crop row, or of the columns, goes to lane f % 8; each lane is one chain, and the lanes
  * are folded 8 to 4 to 2 to 1. */
 

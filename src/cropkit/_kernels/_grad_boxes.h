@@ -13,8 +13,9 @@
  *             the right taps is kept: tl + w * (tr - tl), tr - tl.
  *     pairs   Depth 1, where no source row serves two crop rows: the same without keeping.
  *     slopes  The formulas as they stand, for float64, and for what is not finite. The others
- *             multiply taps before they subtract them. That costs nothing that float32 taps
- *             have, but rounds float64 ones, and makes NaN of more that is infinite.
+ *             multiply taps before they subtract them: what is summed is off by up to 2**-53
+ *             of the largest tap, which no float32 result shows unless the taps of a pixel
+ *             are more than 2**29 apart, and more that is infinite becomes NaN.
  *
  * Sums do not depend on the width of a vector: value f of a row, or channel f of a pixel,
  * goes to lane f % 8, each lane is one chain, and lanes are folded 8 to 4 to 2 to 1. The
@@ -302,12 +303,13 @@ static inline __attribute__((always_inline)) void cropkit_get_pairs(
 #endif
 }
 
-/* The same in one go, from image rows of depth 1 whose pixels adjoin: for source rows that no
- * other crop row reads. Taps are two neighbours, at `pairs`, also where a sample lies on a
- * pixel: there `keep` is 0, and 1 elsewhere. The tables are padded like the rest. */
+/* The same in one go and to the same bits, from image rows of depth 1 whose pixels adjoin:
+ * for source rows that no other crop row reads. The left tap is the first of the two
+ * neighbours at `pairs`, or the second where `seconds` is 1 instead of 0; only where `keep` is
+ * 1 are the two both taps. The tables are padded like the rest. */
 static double cropkit_sum_pairs(double *restrict across, const float *g, const float *top,
-    const float *bottom, const ptrdiff_t *pairs, const double *weights, const double *keep,
-    double wy, ptrdiff_t n)
+    const float *bottom, const ptrdiff_t *pairs, const double *seconds, const double *keep,
+    const double *weights, double wy, ptrdiff_t n)
 {
     cropkit_doubles sums[CROPKIT_PARTS] = {{0}};
     double lanes[CROPKIT_LANES];
@@ -320,15 +322,18 @@ static double cropkit_sum_pairs(double *restrict across, const float *g, const f
         }
         for (int k = 0; k < CROPKIT_PARTS; k++) {
             const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
-            const cropkit_doubles w = cropkit_doubles_at(weights + o);
+            const cropkit_doubles t = cropkit_doubles_at(seconds + o);
             const cropkit_doubles kept = cropkit_doubles_at(keep + o);
+            const cropkit_doubles w = cropkit_doubles_at(weights + o);
             cropkit_doubles a, b, e, next_e;
             cropkit_get_pairs(&a, &e, top, pairs + o);
             cropkit_get_pairs(&b, &next_e, bottom, pairs + o);
-            e -= a;
-            next_e -= b;
+            /* A choice, not an interpolation: nothing of the other neighbour is left. */
+            const cropkit_doubles tl = (1 - t) * a + t * e, bl = (1 - t) * b + t * next_e;
+            e = kept * (e - a);
+            next_e = kept * (next_e - b);
             cropkit_add_row(&sums[k], across + o, cropkit_widen(values + k * CROPKIT_DOUBLES),
-                a + w * e, b + w * next_e, kept * e, kept * next_e, wy);
+                tl + w * e, bl + w * next_e, e, next_e, wy);
         }
     }
     memcpy(lanes, sums, sizeof sums);

@@ -23,7 +23,7 @@ cdef extern from "_grad_boxes.h" nogil:
         double, Py_ssize_t) noexcept
     double cropkit_sum_pairs(
         double*, const float*, const float*, const float*, const Py_ssize_t*, const double*,
-        const double*, double, Py_ssize_t) noexcept
+        const double*, const double*, double, Py_ssize_t) noexcept
     double cropkit_sum_slopes(
         double*, const double*, const double*, const double*, const double*, const double*,
         const double*, double, Py_ssize_t) noexcept
@@ -52,7 +52,8 @@ cdef struct SumScratch:
     double* column_sums
     double* products        # of either, with how far each sample follows an edge
     Py_ssize_t* laid_out    # where a pixel's taps are in `taps`: 0, 1, 2, ...
-    Py_ssize_t* pairs       # the left of two neighbours, and whether they are two taps
+    Py_ssize_t* pairs       # the left of two neighbours
+    double* seconds         # whether the right one is the left tap, and whether both are taps
     double* keep
     void* taps[2]           # of two source rows: left and right, or interpolated and rise
     void* picked            # left and right, before they are interpolated
@@ -104,6 +105,7 @@ cdef Py_ssize_t carve_sums(
     at = place(base, <void**>&s.products, at, max(rows, n) * sizeof(double))
     at = place(base, <void**>&s.laid_out, at, n * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.pairs, at, values * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.seconds, at, values * sizeof(double))
     at = place(base, <void**>&s.keep, at, values * sizeof(double))
     for i in range(2):
         at = place(base, &s.taps[i], at, 2 * values * sizeof(double))
@@ -149,22 +151,16 @@ cdef void pair_taps(
 ) noexcept nogil:
     """Make two neighbours of what each sample reads in a row of `width` pixels, at least 2.
 
-    A sample on a pixel reads it alone. It has the pixel's right neighbour beside it and the
-    weight 0, or, of the last pixel, the left one and the weight 1.
+    A sample on a pixel reads it alone. Beside it is the pixel's right neighbour, or, if the
+    pixel is the last, the left one.
     """
-    cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first
-    cdef double weight
-    for i in range(n):
-        weight = s.column_weight[chunk.x_first + i]
-        s.keep[i] = weight != 0
-        s.pairs[i] = s.x_lo[chunk.x_first + i]
-        s.value_weight[i] = weight
-        if s.pairs[i] == width - 1:
-            s.pairs[i] = width - 2
-            s.value_weight[i] = 1
-    for i in range(n, whole_lanes(n)):
-        s.pairs[i] = s.pairs[n - 1]
-        s.keep[i] = s.value_weight[i] = 0
+    cdef Py_ssize_t i, lo, n = chunk.x_last - chunk.x_first
+    spread_weights(s, chunk, 1)
+    for i in range(whole_lanes(n)):
+        lo = s.x_lo[chunk.x_first + min(i, n - 1)]
+        s.seconds[i] = lo == width - 1
+        s.pairs[i] = min(lo, width - 2)
+        s.keep[i] = s.value_weight[i] != 0
 
 
 # ---- source rows -----------------------------------------------------------------------
@@ -358,8 +354,8 @@ cdef void sum_floats(
                 s.column_weight + chunk.x_first, s.row_weight[i], n, depth)
         elif paired:
             s.row_sums[i] = cropkit_sum_pairs(
-                s.across, g, <const float*>top, <const float*>bottom, s.pairs,
-                s.value_weight, s.keep, s.row_weight[i], n)
+                s.across, g, <const float*>top, <const float*>bottom, s.pairs, s.seconds,
+                s.keep, s.value_weight, s.row_weight[i], n)
         else:
             s.row_sums[i] = cropkit_sum_rows(
                 s.across, g, <const double*>top, <const double*>bottom,
@@ -372,16 +368,16 @@ cdef void sum_doubles(
     const char* crop, const char* pixels, const Image* grads, const Image* image,
     SumScratch* s, const Chunk* chunk, double* sums,
 ) noexcept nogil:
-    """Do the same by slopes, of any dtype."""
-    cdef Py_ssize_t y, i, depth = grads.depth
-    cdef Py_ssize_t k, left, right
-    cdef Py_ssize_t stride_x = image.stride_x // <Py_ssize_t>sizeof(double)
-    cdef bint direct = packs_reals(<double*>NULL, grads)
-    cdef bint in_place = depth >= CROPKIT_LANES and holds_reals(<double*>NULL, image)
-    cdef const char* row
-    cdef const double* g
+    """Do the same by slopes, of any dtype. Deep pixels are summed one by one."""
+    cdef Py_ssize_t y, i, k, depth = grads.depth
     cdef Py_ssize_t[2] tag
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
+    cdef Py_ssize_t stride_x = image.stride_x // <Py_ssize_t>sizeof(double), left, right
+    cdef bint deep = depth >= CROPKIT_LANES
+    cdef bint direct = packs_reals(<double*>NULL, grads)
+    cdef bint in_place = deep and holds_reals(<double*>NULL, image)
+    cdef const char* row
+    cdef const double* g
     cdef const double* top
     cdef const double* bottom
     tag[0] = tag[1] = -1
@@ -395,23 +391,27 @@ cdef void sum_doubles(
             load_pixels(<double*>s.loaded, row, grads, NULL, chunk.x_first, n, s.raw)
             g = <const double*>s.loaded
         if in_place:
-            s.row_sums[i] = 0
-            for k in range(n):
-                top = <const double*>(pixels + s.y_lo[i] * image.stride_y)
-                bottom = <const double*>(pixels + s.y_hi[i] * image.stride_y)
+            top = <const double*>(pixels + s.y_lo[i] * image.stride_y)
+            bottom = <const double*>(pixels + s.y_hi[i] * image.stride_y)
+        else:
+            bottom = <const double*>fetch_rows_of(
+                <double*>NULL, s, tag, i, pixels, image, chunk, False)
+            top = <const double*>s.taps[0]
+        if not deep:
+            s.row_sums[i] = cropkit_sum_slopes(
+                s.across, g, top, top + values, bottom, bottom + values, s.value_weight,
+                s.row_weight[i], n * depth)
+            continue
+        s.row_sums[i] = 0
+        for k in range(n):
+            left = k * depth
+            right = values + left
+            if in_place:
                 left = s.x_lo[chunk.x_first + k] * stride_x
                 right = s.x_hi[chunk.x_first + k] * stride_x
-                s.row_sums[i] += cropkit_sum_slopes(
-                    s.across + k * depth, g + k * depth, top + left, top + right,
-                    bottom + left, bottom + right, s.value_weight + k * depth,
-                    s.row_weight[i], depth)
-            continue
-        bottom = <const double*>fetch_rows_of(
-            <double*>NULL, s, tag, i, pixels, image, chunk, False)
-        top = <const double*>s.taps[0]
-        s.row_sums[i] = cropkit_sum_slopes(
-            s.across, g, top, top + values, bottom, bottom + values, s.value_weight,
-            s.row_weight[i], n * depth)
+            s.row_sums[i] += cropkit_sum_slopes(
+                s.across + k * depth, g + k * depth, top + left, top + right, bottom + left,
+                bottom + right, s.value_weight + k * depth, s.row_weight[i], depth)
     finish_chunk(grads, image, s, chunk, depth, sums)
 
 
@@ -459,7 +459,7 @@ cdef void add_chunks(
     const real* unused, const double* sums, Py_ssize_t chunks, char* out,
     Py_ssize_t num_boxes, Py_ssize_t stride_n, Py_ssize_t stride_k,
 ) noexcept nogil:
-    """Add each box's chunks in order and round paired."""
+    """Add each box's chunks in order and round once."""
     cdef Py_ssize_t n, k, i
     cdef double total
     cdef real rounded
