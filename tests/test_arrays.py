@@ -3,6 +3,8 @@
 The real libraries are in the tests named after them.
 """
 
+import sys
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -209,6 +211,17 @@ def test_bad_out_of_another_library() -> None:
         cropkit.crop_and_resize(
             Standard(shared[:2]), BOXES, INDICES, (6, 7), out=Standard(shared[1:4])
         )
+
+
+def test_out_of_a_library_whose_arrays_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Array(OnDevice):
+        __module__ = "jaxlib._jax"
+
+    jax = SimpleNamespace(core=SimpleNamespace(Tracer=type("Tracer", (), {})))
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    out = Array(np.zeros((3, 4, 7, 3), np.float32))
+    with pytest.raises(ValueError, match="out is read-only"):
+        cropkit.crop_and_resize(Array(IMAGE), BOXES, INDICES, (4, 7), out=out)
 
 
 class Unreadable(Standard):

@@ -182,6 +182,8 @@ def hand_over(result: Any, like: object) -> Any:
 class Library:
     """What follows the array API standard."""
 
+    constant = False  # whether its arrays never change
+
     def view(self, value: Any) -> NDArray[Any] | DeviceArray:
         """See the memory of an array."""
         device_type, number = value.__dlpack_device__()
@@ -248,6 +250,8 @@ class _Torch(Library):
 
 
 class _Jax(Library):
+    constant = True
+
     def view(self, value: Any) -> NDArray[Any] | DeviceArray:
         if isinstance(value, sys.modules["jax"].core.Tracer):
             raise TypeError(
@@ -278,6 +282,8 @@ class _Jax(Library):
 
 
 class _TensorFlow(Library):
+    constant = True
+
     def view(self, value: Any) -> NDArray[Any] | DeviceArray:
         tf: Any = sys.modules["tensorflow"]
         value = tf.convert_to_tensor(value)  # a variable's value

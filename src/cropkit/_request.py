@@ -599,6 +599,9 @@ def _check_out(
     if checked.dtype != dtype:
         raise ValueError(f"out has dtype {checked.dtype}: expected {dtype}")
     if not isinstance(checked, np.ndarray):
+        library = _arrays.library_of(checked.array)
+        if library is not None and library.constant:
+            raise ValueError("out is read-only")
         return checked.array  # what its memory is like, its backend knows
     if not checked.flags.writeable:
         raise ValueError("out is read-only")
