@@ -299,8 +299,7 @@ def test_boxes_of_what_is_not_finite(depth: int, each_cpu_backend: Backend) -> N
         with np.errstate(all="ignore"):
             expected = grad_boxes(grads, image, boxes, indices, backend="reference")
             result = grad_boxes(grads, image, boxes, indices, backend=each_cpu_backend)
-            finite = np.where(np.isfinite(grads), grads, 0), np.where(np.isfinite(image), image, 0)
-        same_sums(result, expected, *finite, geometry.name)
+        same_sums(result, expected, grads, image, geometry.name)
         kinds |= {str(value) for value in expected[~np.isfinite(expected)]}
     assert kinds == {"inf", "-inf", "nan"}
 
