@@ -157,14 +157,13 @@ def check_plain(
         Packed arrays but for `image`; nothing is empty. None if only `check_forward` can
         tell whether the call is right.
     """
-    nearest = check_method(method) == "nearest"
-    result_dtype = _FLOAT32 if dtype is None else check_dtype(dtype)
-    if num_threads is not None:
-        num_threads = check_num_threads(num_threads)
-    extrapolation_value = check_extrapolation_value(extrapolation_value)
-    plain = _checks.plain_call(image, boxes, box_indices, crop_size, out, result_dtype is _FLOAT64)
+    method, real, extrapolation_value, num_threads = _check_options(
+        method, dtype, extrapolation_value, num_threads
+    )
+    plain = _checks.plain_call(image, boxes, box_indices, crop_size, out, real is _FLOAT64)
     if plain is None or plain[1] is None:
         return None
+    nearest = method == "nearest"
     return image, boxes, plain[0], plain[1], nearest, extrapolation_value, num_threads
 
 
@@ -186,17 +185,15 @@ def check_forward(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    checked_method = check_method(method)
-    result_dtype = _FLOAT32 if dtype is None else check_dtype(dtype)
-    if num_threads is not None:
-        num_threads = check_num_threads(num_threads)
-    extrapolation_value = check_extrapolation_value(extrapolation_value)
+    method, real, extrapolation_value, num_threads = _check_options(
+        method, dtype, extrapolation_value, num_threads
+    )
     result = None
-    plain = _checks.plain_call(image, boxes, box_indices, crop_size, out, result_dtype is _FLOAT64)
+    plain = _checks.plain_call(image, boxes, box_indices, crop_size, out, real is _FLOAT64)
     if plain is None:
         crop_size = check_crop_size(crop_size)
         checked: Any = _check_image(image)
-        boxes = _check_boxes(boxes, result_dtype)
+        boxes = _check_boxes(boxes, real)
         indices = check_box_indices(box_indices, len(boxes), checked.shape[0])
         device, own = _place(checked)
     else:
@@ -212,14 +209,14 @@ def check_forward(
         checked.dtype,
         num_boxes,
         size,
-        checked_method,
-        result_dtype,
+        method,
+        real,
         extrapolation_value,
         device[0],
         num_threads,
     )
     if result is None and out is None:
-        result = _allocate(request.crops_shape, result_dtype, device, image)
+        result = _allocate(request.crops_shape, real, device, image)
     elif result is None:
         result = _check_out(out, request, device, image=checked, boxes=edges,
                             box_indices=indices)  # fmt: skip
@@ -305,6 +302,17 @@ def check_grad_boxes(
         out = _check_out(out, request, device, grads=crops, image=checked, boxes=boxes,
                          box_indices=box_indices)  # fmt: skip
     return GradBoxesCall(request, _place(crops)[1], own, boxes, box_indices, out)
+
+
+def _check_options(
+    method: str, dtype: DTypeLike | None, extrapolation_value: float, num_threads: int | None
+) -> tuple[Method, np.dtype[Any], float, int | None]:
+    """Check what a forward call has besides arrays and their sizes."""
+    checked_method = check_method(method)
+    real = _FLOAT32 if dtype is None else check_dtype(dtype)
+    if num_threads is not None:
+        num_threads = check_num_threads(num_threads)
+    return checked_method, real, check_extrapolation_value(extrapolation_value), num_threads
 
 
 # ---- one argument each ----------------------------------------------------------------

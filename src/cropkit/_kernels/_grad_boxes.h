@@ -101,6 +101,16 @@ static inline void cropkit_copy_end(float *to, const float *from, ptrdiff_t coun
 #endif
 }
 
+/* Eight values of which there may be fewer: where they are, else copied to `end`. */
+static inline __attribute__((always_inline)) const float *cropkit_whole_lanes(
+    const float *values, ptrdiff_t count, float *end)
+{
+    if (count >= CROPKIT_LANES)
+        return values;
+    cropkit_copy_end(end, values, count);
+    return end;
+}
+
 /* ---- dots ------------------------------------------------------------------------- */
 
 /* sum + a * b. The product of two float32 is exact in float64, so that here a fused operation
@@ -259,12 +269,9 @@ static double cropkit_sum_rows(double *restrict across, const float *g, const do
     double lanes[CROPKIT_LANES];
     float end[CROPKIT_LANES];
     for (ptrdiff_t f = 0; f < n; f += CROPKIT_LANES) {
-        const float *values = g + f;
-        if (n - f < CROPKIT_LANES) {
-            cropkit_copy_end(end, values, n - f);
-            values = end;
-        } else if (f % CROPKIT_LINE == 0)
-            cropkit_prefetch_page_ahead(values);
+        const float *values = cropkit_whole_lanes(g + f, n - f, end);
+        if (f % CROPKIT_LINE == 0)
+            cropkit_prefetch_page_ahead(g + f);
         for (int k = 0; k < CROPKIT_PARTS; k++) {
             const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
             cropkit_add_row(&sums[k], across + o, cropkit_widen(values + k * CROPKIT_DOUBLES),
@@ -315,11 +322,7 @@ static double cropkit_sum_pairs(double *restrict across, const float *g, const f
     double lanes[CROPKIT_LANES];
     float end[CROPKIT_LANES];
     for (ptrdiff_t f = 0; f < n; f += CROPKIT_LANES) {
-        const float *values = g + f;
-        if (n - f < CROPKIT_LANES) {
-            cropkit_copy_end(end, values, n - f);
-            values = end;
-        }
+        const float *values = cropkit_whole_lanes(g + f, n - f, end);
         for (int k = 0; k < CROPKIT_PARTS; k++) {
             const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
             const cropkit_doubles t = cropkit_doubles_at(seconds + o);
