@@ -69,6 +69,62 @@ def test_the_unchanged_call_is_good(which: str, each_backend: Backend) -> None:
     assert call(which, backend=each_backend).shape == (IMAGE.shape if which == "image" else (2, 4))
 
 
+# ---- calls that are plainly right ----------------------------------------------------------
+
+
+class Odd(np.ndarray[Any, Any]):
+    """An array that the compiled look at a whole call leaves to the checks of each argument."""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
+def test_a_plain_call_of_the_boxes_gradient_is_checked_like_any_other(
+    dtype: str, index_dtype: str
+) -> None:
+    boxes, indices = np.array(BOXES, dtype), np.array([0, 1], index_dtype)
+    good: dict[str, Any] = {"boxes": boxes, "box_indices": indices, "dtype": dtype}
+    nan = boxes.copy()
+    nan[1, 3] = np.nan
+    wrong: list[dict[str, Any]] = [
+        {"grads": GRADS[0]}, {"grads": GRADS[:1]}, {"grads": GRADS[..., :2]},
+        {"grads": GRADS[:, :0]}, {"grads": GRADS.astype("c8")}, {"image": IMAGE[0]},
+        {"image": IMAGE[:, :, :0]}, {"image": IMAGE[..., :1]}, {"image": IMAGE[:0]},
+        {"boxes": nan}, {"boxes": boxes[:1]}, {"boxes": boxes[:, :3]}, {"boxes": boxes[0]},
+        {"box_indices": indices + 1}, {"box_indices": indices - 1}, {"box_indices": indices[:1]},
+        {"method": "cubic"}, {"num_threads": 0},
+    ]  # fmt: skip
+    call("boxes", **good)
+    for changed in wrong:
+        with pytest.raises((ValueError, IndexError, TypeError)) as plain:
+            call("boxes", **good | changed)
+        odd = {
+            name: value.view(Odd) if isinstance(value, np.ndarray) else value
+            for name, value in (good | changed).items()
+        }
+        with pytest.raises((ValueError, IndexError, TypeError)) as other:
+            call("boxes", **odd)
+        assert (plain.type, str(plain.value)) == (other.type, str(other.value))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_plain_call_of_the_boxes_gradient_gives_what_any_other_gives(
+    dtype: str, bits_equal: Any
+) -> None:
+    for geometry, real in itertools.product(GEOMETRIES, (np.float32, np.float64)):
+        image = pixels((*geometry.image_shape, 3), dtype, 7)
+        boxes, indices = np.array(geometry.boxes, real), np.array(indices_of(geometry))
+        grads = pixels((len(boxes), *geometry.crop_size, 3), dtype, 8)
+        expected = np.full((len(boxes), 4), -3, real)
+        cropkit.crop_and_resize_grad_boxes(
+            grads, image, boxes, indices, dtype=real, out=expected, backend="cpu"
+        )
+        for threads in (None, 1, 2):
+            fresh = cropkit.crop_and_resize_grad_boxes(
+                grads, image, boxes, indices, dtype=real, num_threads=threads
+            )
+            bits_equal(fresh, expected, f"{geometry.name}, {threads}")
+
+
 # ---- gradients ---------------------------------------------------------------------------
 
 

@@ -200,10 +200,22 @@ class CpuBackend:
         out: NDArray[Any],
     ) -> None:
         """Fill `out`."""
+        self.slopes(grads, image, boxes, box_indices, out, request.num_threads)
+
+    def slopes(
+        self,
+        grads: NDArray[Any],
+        image: NDArray[Any],
+        boxes: NDArray[Any],
+        box_indices: NDArray[Any],
+        out: NDArray[Any],
+        num_threads: int | None,
+    ) -> None:
+        """Fill `out` with the boxes' gradients. Everything is checked, and nothing empty."""
         kernels = self.kernels
         grads_code, grads_swapped = kernels.pixel_code(grads.dtype)
         code, swapped = kernels.pixel_code(image.dtype)
-        kernels.grad_boxes[request.dtype](
+        kernels.grad_boxes[out.dtype](
             grads,
             grads_code,
             grads_swapped,
@@ -214,7 +226,7 @@ class CpuBackend:
             box_indices,
             out,
             kernels.exact_in_float32.issuperset((grads_code, code)),
-            team_size(request.num_threads, grads.size),
+            team_size(num_threads, grads.size),
             not sorting_pays(boxes, image),
         )
 

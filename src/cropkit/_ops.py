@@ -16,6 +16,7 @@ from cropkit._request import (
     check_grad_boxes,
     check_grad_image,
     check_plain,
+    check_plain_grad_boxes,
 )
 
 
@@ -334,6 +335,11 @@ def crop_and_resize_grad_boxes(
     >>> cropkit.crop_and_resize_grad_boxes(grads, image, [[0, 0.1, 0, 0.4]], [0])
     array([[0., 5., 0., 5.]], dtype=float32)
     """
+    if backend is None and out is None:
+        plain = check_plain_grad_boxes(grads, image, boxes, box_indices, method, dtype, num_threads)
+        if plain is not None and (cpu := cpu_unless_asked()) is not None:
+            cpu.slopes(*plain)
+            return plain[4]
     call = check_grad_boxes(grads, image, boxes, box_indices, method, dtype, out, num_threads)
     return _run(call, image, out, backend)
 

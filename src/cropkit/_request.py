@@ -263,6 +263,27 @@ def check_grad_image(
     return GradImageCall(request, own, boxes, box_indices, out)
 
 
+def check_plain_grad_boxes(
+    grads: object,
+    image: object,
+    boxes: object,
+    box_indices: object,
+    method: str,
+    dtype: DTypeLike | None,
+    num_threads: int | None,
+) -> tuple[Any, Any, Any, NDArray[np.intp], NDArray[Any], int | None] | None:
+    """Check a call without `out` as `check_grad_boxes` does, if it is plainly right.
+
+    Returns
+    -------
+    (grads, image, boxes, box_indices, out, num_threads) or None
+        As from `check_plain`.
+    """
+    _, real, _, num_threads = _check_options(method, dtype, 0.0, num_threads)
+    plain = _checks.plain_grad_boxes(grads, image, boxes, box_indices, real is _FLOAT64)
+    return plain and (grads, image, boxes, *plain, num_threads)
+
+
 def check_grad_boxes(
     grads: object,
     image: object,
@@ -280,10 +301,7 @@ def check_grad_boxes(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    checked_method = check_method(method)
-    real = _FLOAT32 if dtype is None else check_dtype(dtype)
-    if num_threads is not None:
-        num_threads = check_num_threads(num_threads)
+    checked_method, real, _, num_threads = _check_options(method, dtype, 0.0, num_threads)
     crops = _check_grads(grads)
     checked = _check_image(image)
     boxes = _check_boxes(boxes, real)
@@ -307,7 +325,7 @@ def check_grad_boxes(
 def _check_options(
     method: str, dtype: DTypeLike | None, extrapolation_value: float, num_threads: int | None
 ) -> tuple[Method, np.dtype[Any], float, int | None]:
-    """Check what a forward call has besides arrays and their sizes."""
+    """Check what a call has besides arrays and their sizes."""
     checked_method = check_method(method)
     real = _FLOAT32 if dtype is None else check_dtype(dtype)
     if num_threads is not None:

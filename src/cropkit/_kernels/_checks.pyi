@@ -16,4 +16,11 @@ def plain_call(
     out: object,
     in_float64: bool,
 ) -> tuple[NDArray[np.intp], NDArray[Any] | None] | None: ...
+def plain_grad_boxes(
+    grads: object,
+    image: object,
+    boxes: object,
+    box_indices: object,
+    in_float64: bool,
+) -> tuple[NDArray[np.intp], NDArray[Any]] | None: ...
 def in_environment(name: bytes) -> bool: ...

@@ -1,8 +1,8 @@
 """Checks of every entry of an argument, in one pass and without temporaries.
 
-And of a whole call that is plainly right, which is what most calls are: `plain_call`
-recognizes it in a microsecond. It never says what is wrong with one; whatever it does not
-recognize, ``_request.py`` looks at argument by argument.
+And of a whole call that is plainly right, which is what most calls are: `plain_call` and
+`plain_grad_boxes` recognize it in a microsecond. They never say what is wrong with one;
+whatever they do not recognize, ``_request.py`` looks at argument by argument.
 """
 
 cimport numpy as cnp
@@ -72,6 +72,60 @@ cdef bint _is_plain_size(object value):
     return type(value) is int and 1 <= value <= _MAX_AXIS
 
 
+cdef bint _is_plain_image(object value):
+    """Whether it has four axes, pixels, and one of NumPy's own dtypes that images may have."""
+    cdef int kind, n
+    if not (type(value) is cnp.ndarray and cnp.PyArray_NDIM(<cnp.ndarray>value) == 4):
+        return False
+    kind = cnp.PyArray_TYPE(<cnp.ndarray>value)
+    if not (cnp.NPY_BOOL <= kind <= cnp.NPY_FLOAT64 or kind == cnp.NPY_FLOAT16):
+        return False
+    for n in range(1, 3):
+        if not 1 <= cnp.PyArray_DIM(<cnp.ndarray>value, n) <= _MAX_AXIS:
+            return False
+    return True
+
+
+cdef bint _are_plain_boxes(object value, bint in_float64):
+    """Whether they are packed, of that dtype, and finite."""
+    cdef Py_ssize_t count
+    if not (_is_plain(value, 2) and cnp.PyArray_DIM(<cnp.ndarray>value, 1) == 4):
+        return False
+    if cnp.PyArray_TYPE(<cnp.ndarray>value) != (
+            cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32):
+        return False
+    count = cnp.PyArray_DIM(<cnp.ndarray>value, 0)
+    if in_float64:
+        return _are_finite(<const double*>cnp.PyArray_DATA(<cnp.ndarray>value), 4 * count)
+    return _are_finite(<const float*>cnp.PyArray_DATA(<cnp.ndarray>value), 4 * count)
+
+
+cdef cnp.ndarray _plain_indices(object value, Py_ssize_t count, Py_ssize_t batch):
+    """`count` packed indices of `batch` images as intp, themselves or copied; else None."""
+    cdef Py_ssize_t n
+    cdef int kind
+    cdef cnp.ndarray indices
+    cdef cnp.intp_t* at
+    cdef const int32_t* narrow
+    if not (_is_plain(value, 1) and cnp.PyArray_DIM(<cnp.ndarray>value, 0) == count):
+        return None
+    indices = <cnp.ndarray>value
+    kind = cnp.PyArray_TYPE(indices)
+    if kind == cnp.NPY_INT32:
+        narrow = <const int32_t*>cnp.PyArray_DATA(indices)
+        indices = cnp.PyArray_EMPTY(1, cnp.PyArray_DIMS(indices), cnp.NPY_INTP, 0)
+        at = <cnp.intp_t*>cnp.PyArray_DATA(indices)
+        for n in range(count):
+            at[n] = narrow[n]
+    elif kind != cnp.NPY_INTP:
+        return None
+    at = <cnp.intp_t*>cnp.PyArray_DATA(indices)
+    for n in range(count):
+        if not 0 <= at[n] < batch:
+            return None
+    return indices
+
+
 def plain_call(
     object image, object boxes, object box_indices, object crop_size, object out, bint in_float64,
 ):
@@ -94,67 +148,58 @@ def plain_call(
         `box_indices` are packed, `crop_size` is a tuple of two ints, and every entry is as it
         must be.
     """
-    cdef Py_ssize_t n, batch, count
     cdef cnp.npy_intp shape[4]
-    cdef int kind
+    cdef int kind = cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32
     cdef cnp.ndarray indices
-    cdef cnp.intp_t* at
-    cdef const int32_t* narrow
-    if not (type(image) is cnp.ndarray and cnp.PyArray_NDIM(<cnp.ndarray>image) == 4):
-        return None
-    kind = cnp.PyArray_TYPE(<cnp.ndarray>image)
-    if not (cnp.NPY_BOOL <= kind <= cnp.NPY_FLOAT64 or kind == cnp.NPY_FLOAT16):
-        return None
-    for n in range(1, 3):
-        if not 1 <= cnp.PyArray_DIM(<cnp.ndarray>image, n) <= _MAX_AXIS:
-            return None
     if not (
-        type(crop_size) is tuple and len(<tuple>crop_size) == 2
+        _is_plain_image(image) and type(crop_size) is tuple and len(<tuple>crop_size) == 2
         and _is_plain_size((<tuple>crop_size)[0]) and _is_plain_size((<tuple>crop_size)[1])
+        and _are_plain_boxes(boxes, in_float64)
     ):
         return None
-
-    if not (_is_plain(boxes, 2) and cnp.PyArray_DIM(<cnp.ndarray>boxes, 1) == 4):
-        return None
-    kind = cnp.PyArray_TYPE(<cnp.ndarray>boxes)
-    count = cnp.PyArray_DIM(<cnp.ndarray>boxes, 0)
-    if kind != (cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32):
-        return None
-    if in_float64:
-        if not _are_finite(<const double*>cnp.PyArray_DATA(<cnp.ndarray>boxes), 4 * count):
-            return None
-    elif not _are_finite(<const float*>cnp.PyArray_DATA(<cnp.ndarray>boxes), 4 * count):
-        return None
-
-    if not (_is_plain(box_indices, 1) and cnp.PyArray_DIM(<cnp.ndarray>box_indices, 0) == count):
-        return None
-    indices = <cnp.ndarray>box_indices
-    kind = cnp.PyArray_TYPE(indices)
-    if kind == cnp.NPY_INT32:
-        narrow = <const int32_t*>cnp.PyArray_DATA(indices)
-        indices = cnp.PyArray_EMPTY(1, cnp.PyArray_DIMS(indices), cnp.NPY_INTP, 0)
-        at = <cnp.intp_t*>cnp.PyArray_DATA(indices)
-        for n in range(count):
-            at[n] = narrow[n]
-    elif kind != cnp.NPY_INTP:
-        return None
-    batch = cnp.PyArray_DIM(<cnp.ndarray>image, 0)
-    at = <cnp.intp_t*>cnp.PyArray_DATA(indices)
-    for n in range(count):
-        if not 0 <= at[n] < batch:
-            return None
-
-    shape[0] = count
+    shape[0] = cnp.PyArray_DIM(<cnp.ndarray>boxes, 0)
     shape[1] = (<tuple>crop_size)[0]
     shape[2] = (<tuple>crop_size)[1]
     shape[3] = cnp.PyArray_DIM(<cnp.ndarray>image, 3)
-    kind = cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32
+    indices = _plain_indices(box_indices, shape[0], cnp.PyArray_DIM(<cnp.ndarray>image, 0))
+    if indices is None:
+        return None
     if out is not None:
         if not _is_plain_out(out, shape, kind, image, boxes, indices):
             out = None
     elif 0 < <double>shape[0] * shape[1] * shape[2] * shape[3] * (8 if in_float64 else 4) <= _SMALL:
         out = cnp.PyArray_EMPTY(4, shape, kind, 0)
     return indices, out
+
+
+def plain_grad_boxes(
+    object grads, object image, object boxes, object box_indices, bint in_float64,
+):
+    """Indices and result of a box gradient without `out`, as `plain_call`; else None.
+
+    Returns
+    -------
+    (ndarray of intp, shape (num_boxes,), ndarray, shape (num_boxes, 4)), or None
+    """
+    cdef cnp.npy_intp shape[2]
+    cdef cnp.ndarray indices
+    if not (
+        _is_plain_image(grads) and _is_plain_image(image) and _are_plain_boxes(boxes, in_float64)
+    ):
+        return None
+    shape[0] = cnp.PyArray_DIM(<cnp.ndarray>boxes, 0)
+    shape[1] = 4
+    if not (
+        0 < shape[0] <= _SMALL // 32 and cnp.PyArray_DIM(<cnp.ndarray>grads, 0) == shape[0]
+        and cnp.PyArray_DIM(<cnp.ndarray>image, 3) > 0
+        and cnp.PyArray_DIM(<cnp.ndarray>grads, 3) == cnp.PyArray_DIM(<cnp.ndarray>image, 3)
+    ):
+        return None
+    indices = _plain_indices(box_indices, shape[0], cnp.PyArray_DIM(<cnp.ndarray>image, 0))
+    if indices is None:
+        return None
+    return indices, cnp.PyArray_EMPTY(
+        2, shape, cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32, 0)
 
 
 cdef bint _apart(cnp.ndarray a, cnp.ndarray b):
