@@ -200,9 +200,9 @@ class CpuBackend:
         out: NDArray[Any],
     ) -> None:
         """Fill `out`."""
-        self.slopes(grads, image, boxes, box_indices, out, request.num_threads)
+        self.box_gradients(grads, image, boxes, box_indices, out, request.num_threads)
 
-    def slopes(
+    def box_gradients(
         self,
         grads: NDArray[Any],
         image: NDArray[Any],

@@ -338,7 +338,7 @@ def crop_and_resize_grad_boxes(
     if backend is None and out is None:
         plain = check_plain_grad_boxes(grads, image, boxes, box_indices, method, dtype, num_threads)
         if plain is not None and (cpu := cpu_unless_asked()) is not None:
-            cpu.slopes(*plain)
+            cpu.box_gradients(*plain)
             return plain[4]
     call = check_grad_boxes(grads, image, boxes, box_indices, method, dtype, out, num_threads)
     return _run(call, image, out, backend)
