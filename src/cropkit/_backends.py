@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
 from numpy.typing import NDArray
 
+from cropkit._arguments import CPU_DEVICE
 from cropkit._arrays import device_name
 from cropkit._kernels._checks import in_environment
-from cropkit._request import CPU_DEVICE, Request
+from cropkit._request import Request
 
 # Imported where plugins are: it would triple the time of `import cropkit`.
 if TYPE_CHECKING:

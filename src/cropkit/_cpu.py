@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cropkit._request import CPU_DEVICE, Request
+from cropkit._arguments import CPU_DEVICE
+from cropkit._request import Request
 from cropkit._threads import guard_forks, short_spinning, team_size
 
 # Ordering the boxes by where they read pays when an image does not stay in the caches.

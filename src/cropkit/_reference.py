@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cropkit._request import CPU_DEVICE, Request
+from cropkit._arguments import CPU_DEVICE
+from cropkit._request import Request
 
 
 class Samples(NamedTuple):

@@ -37,8 +37,7 @@ except ImportError:  # it is experimental, and may go or change its name
     buffer_callback = None
 
 import cropkit
-from cropkit._arrays import grad_image_dtype
-from cropkit._request import (
+from cropkit._arguments import (
     Method,
     check_box_indices,
     check_crop_size,
@@ -47,6 +46,7 @@ from cropkit._request import (
     check_method,
     check_num_threads,
 )
+from cropkit._arrays import grad_image_dtype
 
 __all__ = ["crop_and_resize"]
 

@@ -27,16 +27,16 @@ except ImportError as error:
 
 import cropkit
 from cropkit import _arrays
-from cropkit._request import (
+from cropkit._arguments import (
     Method,
     check_box_indices,
     check_crop_size,
     check_dtype,
     check_extrapolation_value,
-    check_memory,
     check_method,
     check_num_threads,
 )
+from cropkit._results import check_memory
 
 __all__ = ["crop_and_resize"]
 

@@ -23,8 +23,8 @@ except ImportError as error:
     raise ImportError("cropkit.torch needs PyTorch: pip install torch") from error
 
 import cropkit
+from cropkit._arguments import check_crop_size, check_extrapolation_value, check_num_threads
 from cropkit._arrays import grad_image_dtype
-from cropkit._request import check_crop_size, check_extrapolation_value, check_num_threads
 
 __all__ = ["crop_and_resize"]
 

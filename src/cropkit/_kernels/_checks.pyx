@@ -2,7 +2,7 @@
 
 And of a whole call that is plainly right, which is what most calls are: `plain_call` and
 `plain_grad_boxes` recognize it in a microsecond. They never say what is wrong with one;
-whatever they do not recognize, ``_request.py`` looks at argument by argument.
+whatever they do not recognize, ``_arguments.py`` looks at argument by argument.
 """
 
 cimport numpy as cnp

@@ -1,0 +1,93 @@
+"""The memory of a result: allocated, or the caller's, checked."""
+
+import math
+import os
+import sys
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cropkit import _arrays
+from cropkit._arguments import CPU, check_device
+from cropkit._arrays import DeviceArray
+
+# Of NumPy's exact search; its stubs know only 0 and -1 here, hence Any.
+_OVERLAP_WORK: Final[Any] = 10_000
+
+
+def allocate(
+    shape: tuple[int, ...], dtype: np.dtype[Any], device: tuple[int, int], like: object
+) -> NDArray[Any] | None:
+    """Allocate the result, for the library of `like`; off the CPU, leave it to the backend."""
+    if device is not CPU:
+        return None
+    check_memory(shape, dtype)
+    return _arrays.empty(shape, dtype, like)
+
+
+def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Check that a result can be had."""
+    size = math.prod(shape) * dtype.itemsize
+    if size == 0:
+        # NumPy makes no array whose axes overflow together, not even an empty one.
+        size = math.prod(n for n in shape if n) * dtype.itemsize
+    if size > 1 << 28 and size > (_memory_bytes() if 0 not in shape else sys.maxsize):
+        raise MemoryError(
+            f"the result, {shape} {dtype}, takes {size >> 20} MiB and is larger than this "
+            f"machine's memory, {_memory_bytes() >> 20} MiB"
+        )
+
+
+@cache
+def _memory_bytes() -> int:
+    """Bytes of memory that this process could have at most."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
+
+
+def check_out(
+    out: object,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    device: tuple[int, int],
+    **inputs: NDArray[Any] | DeviceArray,
+) -> Any:
+    """Check that `out` can be written, and that writing it changes no input."""
+    if not isinstance(out, np.ndarray):
+        if _arrays.library_of(out) is None:
+            raise TypeError(f"out is a {type(out).__name__}: expected a numpy.ndarray")
+        checked = _arrays.as_array(out, "out")
+    else:
+        checked = out
+    check_device(checked, "out", device)
+    if checked.shape != shape:
+        raise ValueError(f"out has shape {checked.shape}: expected {shape}")
+    if checked.dtype != dtype:
+        raise ValueError(f"out has dtype {checked.dtype}: expected {dtype}")
+    if not isinstance(checked, np.ndarray):
+        library = _arrays.library_of(checked.array)
+        if library is not None and library.constant:
+            raise ValueError("out is read-only")
+        return checked.array  # what its memory is like, its backend knows
+    if not checked.flags.writeable:
+        raise ValueError("out is read-only")
+    strides = checked.strides
+    if 0 in strides and any(s == 0 and n > 1 for s, n in zip(strides, shape, strict=True)):
+        raise ValueError("out has elements that share memory with each other (a stride is 0)")
+    for name, array in inputs.items():
+        assert isinstance(array, np.ndarray)  # on the CPU, like `out`
+        if np.may_share_memory(checked, array) and _overlap(checked, array):
+            raise ValueError(f"out overlaps {name}: expected memory of its own")
+    return checked
+
+
+def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Decide exactly where that is cheap, else say yes."""
+    try:
+        return np.shares_memory(a, b, max_work=_OVERLAP_WORK)
+    except np.exceptions.TooHardError:
+        return True
