@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "_environment.h"
 #include "_pixels.h"
 #include "_simd.h"
 

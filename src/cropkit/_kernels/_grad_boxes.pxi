@@ -3,21 +3,17 @@
 # A task sums some rows of one crop in float64, as _grad_boxes.h says; the sums of a crop's
 # tasks are added up in order. How a crop is cut does not depend on the threads.
 
+include "_taps.pxi"
+
 from libc.math cimport isfinite
 
 cdef extern from "_grad_boxes.h" nogil:
-    const int CROPKIT_LANES
     double cropkit_lane_sum(const double*, Py_ssize_t) noexcept
     void cropkit_lane_sums(double*, const double*, Py_ssize_t, Py_ssize_t) noexcept
     double cropkit_sum_dots(
         double*, const float*, const float*, const float*, const float*, const float*,
         const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t, const double*, double, Py_ssize_t,
         Py_ssize_t) noexcept
-    void cropkit_blend_taps(
-        double*, double*, const float*, const float*, const double*, Py_ssize_t) noexcept
-    void cropkit_blend_pixels(
-        double*, double*, const float*, const float*, const Py_ssize_t*, const Py_ssize_t*,
-        Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t) noexcept
     double cropkit_sum_rows(
         double*, const float*, const double*, const double*, const double*, const double*,
         double, Py_ssize_t) noexcept
@@ -27,226 +23,11 @@ cdef extern from "_grad_boxes.h" nogil:
     double cropkit_sum_slopes(
         double*, const double*, const double*, const double*, const double*, const double*,
         const double*, double, Py_ssize_t) noexcept
-    void cropkit_pick_taps(
-        double*, double*, const double*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
-        Py_ssize_t, Py_ssize_t) noexcept
 
 cdef enum:
     # How many values of a crop are summed before the sums are added to the box's (at least
     # one row): what a task is worth.
     CHUNK_VALUES = 1 << 16
-
-
-cdef struct SumScratch:
-    Py_ssize_t* y_lo
-    Py_ssize_t* y_hi
-    void* y_weight
-    Py_ssize_t* x_lo
-    Py_ssize_t* x_hi
-    void* x_weight
-    double* row_weight      # the weights in float64: of rows, of columns, of values
-    double* column_weight
-    double* value_weight
-    double* across          # what has been added up of each value, or of a pixel's lanes
-    double* row_sums
-    double* column_sums
-    double* products        # of either, with how far each sample follows an edge
-    Py_ssize_t* laid_out    # where a pixel's taps are in `taps`: 0, 1, 2, ...
-    Py_ssize_t* pairs       # the left of two neighbours
-    double* seconds         # whether the right one is the left tap, and whether both are taps
-    double* keep
-    void* taps[2]           # of two source rows: left and right, or interpolated and rise
-    void* picked            # left and right, before they are interpolated
-    void* loaded            # a crop row
-    char* raw
-
-
-cdef struct Chunk:
-    Py_ssize_t begin                # the crop row of the tables' first entry
-    Py_ssize_t y_first, y_last      # inside rows of this chunk
-    Py_ssize_t x_first, x_last      # inside columns
-
-
-cdef inline bint packs_reals(const real* unused, const Image* image) noexcept nogil:
-    """Whether a row of the array is a run of reals as they are."""
-    return holds_reals(unused, image) and (
-        image.width == 1 or image.stride_x == image.depth * <Py_ssize_t>sizeof(real))
-
-
-# ---- tables ----------------------------------------------------------------------------
-
-
-cdef inline Py_ssize_t distance(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
-    return a - b if a > b else b - a
-
-
-cdef inline Py_ssize_t whole_lanes(Py_ssize_t values) noexcept nogil:
-    return (values + CROPKIT_LANES - 1) // CROPKIT_LANES * CROPKIT_LANES
-
-
-cdef Py_ssize_t carve_sums(
-    SumScratch* s, char* base, const Image* grads, const Image* image, Py_ssize_t rows,
-) noexcept nogil:
-    """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
-    cdef Py_ssize_t n = grads.width, at = 0, i
-    cdef Py_ssize_t values = whole_lanes(n * grads.depth)
-    at = place(base, <void**>&s.y_lo, at, rows * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.y_hi, at, rows * sizeof(Py_ssize_t))
-    at = place(base, &s.y_weight, at, rows * sizeof(double))
-    at = place(base, <void**>&s.x_lo, at, n * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.x_hi, at, n * sizeof(Py_ssize_t))
-    at = place(base, &s.x_weight, at, n * sizeof(double))
-    at = place(base, <void**>&s.row_weight, at, rows * sizeof(double))
-    at = place(base, <void**>&s.column_weight, at, n * sizeof(double))
-    at = place(base, <void**>&s.value_weight, at, values * sizeof(double))
-    at = place(base, <void**>&s.across, at, values * sizeof(double))
-    at = place(base, <void**>&s.row_sums, at, rows * sizeof(double))
-    at = place(base, <void**>&s.column_sums, at, n * sizeof(double))
-    at = place(base, <void**>&s.products, at, max(rows, n) * sizeof(double))
-    at = place(base, <void**>&s.laid_out, at, n * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.pairs, at, values * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.seconds, at, values * sizeof(double))
-    at = place(base, <void**>&s.keep, at, values * sizeof(double))
-    for i in range(2):
-        at = place(base, &s.taps[i], at, 2 * values * sizeof(double))
-    at = place(base, &s.picked, at, 2 * values * sizeof(float))
-    at = place(base, &s.loaded, at, values * sizeof(double))
-    return place(base, <void**>&s.raw, at, values * max(grads.itemsize, image.itemsize))
-
-
-cdef void tabulate(
-    const real* box, Py_ssize_t end, const Image* grads, const Image* image,
-    const SumScratch* s, Chunk* chunk,
-) noexcept nogil:
-    """Make the tables of crop rows from ``chunk.begin`` to `end`: the forward kernel's."""
-    cdef Py_ssize_t i
-    cdef real* weight = <real*>s.y_weight
-    sample_axis(
-        box[0], box[2], image.height, grads.height, chunk.begin, end, False,
-        s.y_lo, s.y_hi, weight, &chunk.y_first, &chunk.y_last)
-    for i in range(chunk.y_first - chunk.begin, chunk.y_last - chunk.begin):
-        s.row_weight[i] = weight[i]
-    weight = <real*>s.x_weight
-    sample_axis(
-        box[1], box[3], image.width, grads.width, 0, grads.width, False,
-        s.x_lo, s.x_hi, weight, &chunk.x_first, &chunk.x_last)
-    for i in range(chunk.x_first, chunk.x_last):
-        s.column_weight[i] = weight[i]
-
-
-cdef void spread_weights(
-    const SumScratch* s, const Chunk* chunk, Py_ssize_t depth,
-) noexcept nogil:
-    """Give each value of the inside run its column's weight; zeros up to a whole lane."""
-    cdef Py_ssize_t i, c, n = chunk.x_last - chunk.x_first
-    for i in range(n):
-        for c in range(depth):
-            s.value_weight[i * depth + c] = s.column_weight[chunk.x_first + i]
-    for i in range(n * depth, whole_lanes(n * depth)):
-        s.value_weight[i] = 0
-
-
-cdef void pair_taps(
-    const SumScratch* s, const Chunk* chunk, Py_ssize_t width,
-) noexcept nogil:
-    """Make two neighbours of what each sample reads in a row of `width` pixels, at least 2.
-
-    A sample on a pixel reads it alone. Beside it is the pixel's right neighbour, or, if the
-    pixel is the last, the left one.
-    """
-    cdef Py_ssize_t i, lo, n = chunk.x_last - chunk.x_first
-    spread_weights(s, chunk, 1)
-    for i in range(whole_lanes(n)):
-        lo = s.x_lo[chunk.x_first + min(i, n - 1)]
-        s.seconds[i] = lo == width - 1
-        s.pairs[i] = min(lo, width - 2)
-        s.keep[i] = s.value_weight[i] != 0
-
-
-# ---- source rows -----------------------------------------------------------------------
-
-
-cdef void load_taps(
-    real* taps, const char* row, const Image* image, const SumScratch* s, const Chunk* chunk,
-) noexcept nogil:
-    """Lay a source row's taps out as a crop row's inside run: the left ones, the right ones."""
-    cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
-    if real is double and holds_reals(<real*>NULL, image):
-        cropkit_pick_taps(
-            taps, taps + values, <const double*>row, s.x_lo + chunk.x_first,
-            s.x_hi + chunk.x_first, image.stride_x // <Py_ssize_t>sizeof(double), n,
-            image.depth)
-        return
-    load_pixels(taps, row, image, s.x_lo + chunk.x_first, 0, n, s.raw)
-    load_pixels(taps + values, row, image, s.x_hi + chunk.x_first, 0, n, s.raw)
-
-
-cdef void blend_taps(
-    double* taps, const char* row, const char* later, const Image* image, const SumScratch* s,
-    const Chunk* chunk,
-) noexcept nogil:
-    """Interpolate a source row: the crop row's inside run, then its rise to the right taps.
-
-    Meanwhile ask for the row `later`.
-    """
-    cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
-    cdef float* left = <float*>s.picked
-    cdef float* right = left + values
-    if holds_reals(<float*>NULL, image):
-        cropkit_blend_pixels(
-            taps, taps + values, <const float*>row, <const float*>later,
-            s.x_lo + chunk.x_first, s.x_hi + chunk.x_first,
-            image.stride_x // <Py_ssize_t>sizeof(float), s.column_weight + chunk.x_first, n,
-            image.depth)
-    else:
-        load_taps(left, row, image, s, chunk)
-        cropkit_blend_taps(
-            taps, taps + values, left, right, s.value_weight, n * image.depth)
-    for i in range(n * image.depth, values):
-        taps[i] = taps[values + i] = 0
-
-
-cdef void* fetch_rows_of(
-    const real* unused, SumScratch* s, Py_ssize_t* tag, Py_ssize_t i, const char* pixels,
-    const Image* image, const Chunk* chunk, bint blended,
-) noexcept nogil:
-    """Bring the upper source row of crop row i to ``s.taps[0]``; where the lower one is then.
-
-    `unused` is there for its type, in which taps that are not `blended` are laid out.
-    """
-    cdef Py_ssize_t lo = s.y_lo[i], hi = s.y_hi[i], k, row
-    cdef Py_ssize_t after_next = min(i + 2, chunk.y_last - chunk.begin - 1)
-    # Also swapped when `lo` is to be made and row 0 is the one that `hi` needs.
-    if lo == tag[1] or (lo != tag[0] and hi == tag[0]):
-        tag[0], tag[1] = tag[1], tag[0]
-        s.taps[0], s.taps[1] = s.taps[1], s.taps[0]
-    for k in range(1 if lo == hi else 2):
-        row = hi if k else lo
-        if row == tag[k]:
-            continue
-        tag[k] = row
-        if blended:
-            blend_taps(
-                <double*>s.taps[k], pixels + row * image.stride_y,
-                pixels + (s.y_hi if k else s.y_lo)[after_next] * image.stride_y, image, s, chunk)
-        else:
-            load_taps(<real*>s.taps[k], pixels + row * image.stride_y, image, s, chunk)
-    return s.taps[0 if lo == hi else 1]
-
-
-cdef void prefetch_taps(
-    const SumScratch* s, Py_ssize_t i, const char* pixels, const Image* image,
-    const Columns* columns,
-) noexcept nogil:
-    """Ask for the source rows of the next crop row, where this one, i, does not read them."""
-    cdef Py_ssize_t lo = s.y_lo[i], hi = s.y_hi[i], next_lo = s.y_lo[i + 1]
-    cdef Py_ssize_t next_hi = s.y_hi[i + 1]
-    if next_lo != lo and next_lo != hi:
-        cropkit_prefetch(
-            pixels + next_lo * image.stride_y + columns.ahead, columns.ahead_bytes)
-    if next_hi != lo and next_hi != hi:
-        cropkit_prefetch(
-            pixels + next_hi * image.stride_y + columns.ahead, columns.ahead_bytes)
 
 
 # ---- sums ------------------------------------------------------------------------------

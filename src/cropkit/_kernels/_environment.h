@@ -1,0 +1,41 @@
+/* The floating-point state that kernels compute in. */
+#ifndef CROPKIT_ENVIRONMENT_H
+#define CROPKIT_ENVIRONMENT_H
+
+#include <stdint.h>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+/* The state that a kernel computes in: round to nearest even, no traps, and subnormals
+ * flushed to zero (operands and results) or not. Returns the caller's state, to be given
+ * to cropkit_leave. Set by every task, so that bits depend neither on the thread nor on
+ * what another library did to this one. */
+static inline uint64_t cropkit_enter(int flush)
+{
+#if defined(__SSE2__)
+    const uint64_t saved = _mm_getcsr();
+    _mm_setcsr(flush ? 0x1f80 | 0x8040 : 0x1f80);
+    return saved;
+#elif defined(__aarch64__)
+    uint64_t saved;
+    const uint64_t mode = flush ? 1ull << 24 : 0;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved));
+    __asm__ __volatile__("msr fpcr, %0" : : "r"(mode) : "memory");
+    return saved;
+#else
+    return 0;
+#endif
+}
+
+static inline void cropkit_leave(uint64_t saved)
+{
+#if defined(__SSE2__)
+    _mm_setcsr((unsigned)saved);
+#elif defined(__aarch64__)
+    __asm__ __volatile__("msr fpcr, %0" : : "r"(saved) : "memory");
+#endif
+}
+
+#endif
