@@ -1,4 +1,4 @@
-"""The gradients: by hand, against golden results, and by the laws that they obey."""
+"""The gradients: by hand, against golden results, and to the same bits everywhere."""
 
 import itertools
 import math
@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import cropkit
 from cropkit import Backend
-from cropkit._reference import sample_axis
 from cropkit.testing._suite import same_sums
 
 from .cases import (
@@ -29,8 +26,9 @@ from .cases import (
     empty_out,
     indices_of,
     pixels,
+    random_gradients,
 )
-from .conftest import BACKENDS, CPU_BACKENDS, assert_bits_equal
+from .conftest import CPU_BACKENDS, assert_bits_equal
 from .data.make_golden import digest
 from .data.make_golden_gradients import PATH, golden_gradients
 
@@ -227,6 +225,11 @@ def test_golden(geometry: str, golden: dict[str, NDArray[Any]], each_backend: Ba
                 assert_bits_equal(result, expected, name)
 
 
+def test_golden_file_is_whole() -> None:
+    with np.load(Path(PATH)) as file:
+        assert set(file) == set(golden_gradients())
+
+
 # ---- the same bits everywhere ----------------------------------------------------------
 
 
@@ -358,16 +361,6 @@ def test_out_of_boxes(each_backend: Backend) -> None:
     assert (out.base.T[:, ::2] == 7.5).all()  # type: ignore[union-attr]
 
 
-def random_call(
-    seed: int, num_boxes: int, crop_size: tuple[int, int], image_shape: tuple[int, ...]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    rng = np.random.default_rng(seed)
-    grads = rng.standard_normal((num_boxes, *crop_size, image_shape[3]), np.float32)
-    image = rng.standard_normal(image_shape, np.float32)
-    boxes = rng.uniform(-0.2, 1.2, (num_boxes, 4)).astype(np.float32)
-    return grads, image, boxes, rng.integers(0, image_shape[0], num_boxes)
-
-
 @pytest.mark.parametrize(
     ("num_boxes", "crop_size", "image_shape"),
     [
@@ -379,7 +372,7 @@ def random_call(
 def test_twenty_runs_on_any_number_of_threads(
     num_boxes: int, crop_size: tuple[int, int], image_shape: tuple[int, ...]
 ) -> None:
-    grads, image, boxes, indices = random_call(1, num_boxes, crop_size, image_shape)
+    grads, image, boxes, indices = random_gradients(1, num_boxes, crop_size, image_shape)
     images, sums = set(), set()
     for _, threads, backend in itertools.product(range(20), (1, 2, 5), CPU_BACKENDS.values()):
         keywords = {"num_threads": threads, "backend": backend}
@@ -393,7 +386,7 @@ def test_crops_of_several_chunks(depth: int) -> None:
     """The box gradient of a large crop is summed in parts of 65536 values at most."""
     width = 300
     height = 3 * (65536 // (width * depth)) + 5
-    grads, image, boxes, indices = random_call(2, 2, (height, width), (1, 50, 60, depth))
+    grads, image, boxes, indices = random_gradients(2, 2, (height, width), (1, 50, 60, depth))
     expected = grad_boxes(grads, image, boxes, indices, backend="reference")
     results = [
         grad_boxes(grads, image, boxes, indices, backend=backend, num_threads=threads)
@@ -406,7 +399,7 @@ def test_crops_of_several_chunks(depth: int) -> None:
 
 def test_many_bands_and_long_tables(each_cpu_backend: Backend) -> None:
     """Bands of few rows, crop rows of several tables, boxes that touch some bands only."""
-    grads, image, boxes, indices = random_call(3, 6, (150, 9), (2, 70, 11, 2))
+    grads, image, boxes, indices = random_gradients(3, 6, (150, 9), (2, 70, 11, 2))
     boxes[3] = [0.1, 0.2, 0.1 + 1e-6, 0.9]  # 150 rows of the crop read two of the image
     boxes[4] = [0.9, 0.2, 0.3, 0.1]
     for method in METHODS:
@@ -421,7 +414,7 @@ def test_a_result_larger_than_the_caches() -> None:
     """Written with streaming stores; almost everything in it is zero."""
     shape = (2, 2100, 2500, 1)
     assert 4 * np.prod(shape) > cropkit._cpu.streaming_threshold()
-    grads, _, boxes, indices = random_call(4, 2, (4, 5), (2, 1, 1, shape[3]))
+    grads, _, boxes, indices = random_gradients(4, 2, (4, 5), (2, 1, 1, shape[3]))
     out = np.full(shape, 3, np.float32)
     grad_image(grads, boxes, indices, shape, out=out, num_threads=2)
     expected = np.zeros(shape, np.float32)
@@ -429,230 +422,3 @@ def test_a_result_larger_than_the_caches() -> None:
         small = grad_image(grads[n : n + 1], boxes[n : n + 1], [0], (1, *shape[1:]))
         expected[index] += small[0]
     np.testing.assert_allclose(out, expected, rtol=1e-6)
-
-
-# ---- laws ------------------------------------------------------------------------------
-
-CALLS = st.tuples(
-    st.integers(0, 2**32 - 1),  # seed
-    st.integers(1, 6),  # boxes
-    st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), st.sampled_from(DEPTHS)),
-)
-
-
-@given(CALLS, st.sampled_from(METHODS), st.sampled_from(list(BACKENDS)))
-def test_image_gradient_is_the_adjoint(call: Any, method: str, name: str) -> None:
-    """<crop(image), grads> is <image, grad_image(grads)>, in float64."""
-    grads, image, boxes, indices = random_call(*call)
-    crops = cropkit.crop_and_resize(image, boxes, indices, call[2], method, dtype=np.float64)
-    adjoint = grad_image(grads, boxes, indices, image.shape, method, dtype=np.float64,
-                         backend=BACKENDS[name])  # fmt: skip
-    scale = np.abs(grads).sum() * np.abs(image).max() + 1
-    assert abs(np.vdot(crops, grads.astype(float)) - np.vdot(image.astype(float), adjoint)) <= (
-        1e-12 * scale
-    )
-
-
-@given(CALLS, st.sampled_from(METHODS), st.sampled_from(list(BACKENDS)))
-def test_mass_is_conserved(call: Any, method: str, name: str) -> None:
-    """What the inside samples bring is what the image's gradient holds."""
-    grads, image, boxes, indices = random_call(*call)
-    ones = cropkit.crop_and_resize(np.ones_like(image), boxes, indices, call[2], method)
-    inside = (grads * (ones != 0)).astype(float)
-    result = grad_image(grads, boxes, indices, image.shape, method, dtype=np.float64,
-                        backend=BACKENDS[name])  # fmt: skip
-    for index in range(call[3][0]):
-        brought = inside[indices == index].sum((0, 1, 2))
-        np.testing.assert_allclose(result[index].sum((0, 1)), brought, atol=1e-10)
-
-
-def slopes_by_differences(
-    image: NDArray[Any], boxes: NDArray[Any], indices: Any, size: Any, grads: NDArray[Any]
-) -> NDArray[Any]:
-    """Differentiate the sum of grads times the crops by moving each edge, in float64."""
-    step = 1e-7
-    result = np.empty(boxes.shape)
-    for k in range(4):
-        ends = []
-        for sign in (1, -1):
-            moved = boxes.copy()
-            moved[:, k] += sign * step
-            crops = cropkit.crop_and_resize(image, moved, indices, size, dtype=np.float64)
-            ends.append((crops * grads).sum((1, 2, 3)))
-        result[:, k] = (ends[0] - ends[1]) / (2 * step)
-    return result
-
-
-@given(CALLS, st.sampled_from(list(BACKENDS)))
-def test_box_gradient_is_the_limit_of_differences(call: Any, name: str) -> None:
-    grads, image, boxes, indices = random_call(*call)
-    boxes = boxes.astype(np.float64)
-    # Away from pixels, where the slope changes, and from the image's rim.
-    for n, (y1, x1, y2, x2) in enumerate(boxes):
-        rows = positions(y1, y2, image.shape[1], call[2][0])
-        columns = positions(x1, x2, image.shape[2], call[2][1])
-        for v in (rows, columns):
-            if (np.abs(v - np.round(v)) < 1e-4).any():
-                grads[n] = 0
-    expected = slopes_by_differences(image, boxes, indices, call[2], grads.astype(float))
-    result = grad_boxes(grads, image, boxes, indices, dtype=np.float64, backend=BACKENDS[name])
-    scale = np.abs(grads).sum() * max(image.shape[1:3]) + 1
-    np.testing.assert_allclose(result, expected, atol=1e-7 * scale)
-
-
-def positions(a: float, b: float, n: int, count: int) -> NDArray[np.float64]:
-    if count == 1:
-        return np.array([0.5 * (a + b) * (n - 1)])
-    return np.asarray((a + (b - a) * np.arange(count) / (count - 1)) * (n - 1))
-
-
-@given(CALLS, st.sampled_from(list(BACKENDS)))
-def test_box_gradient_is_near_its_exact_sum(call: Any, name: str) -> None:
-    """Against `math.fsum` of the terms: what is left is the rounding of the result."""
-    grads, image, boxes, indices = random_call(*call)
-    result = grad_boxes(grads, image, boxes, indices, backend=BACKENDS[name])
-    for n, box in enumerate(boxes):
-        expected, magnitude = exact_box_gradient(grads[n], image[indices[n]], box)
-        error = np.abs(result[n] - expected)
-        assert (error <= 2.0**-24 * np.abs(expected) + 1e-14 * magnitude + 2.0**-149).all()
-
-
-def exact_box_gradient(
-    grads: NDArray[Any], image: NDArray[Any], box: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sum the terms of one box exactly; and their magnitudes."""
-    sizes, counts = image.shape[:2], grads.shape[:2]
-    axes = [sample_axis(box[k], box[k + 2], sizes[k], counts[k], "bilinear") for k in range(2)]
-    terms: list[list[float]] = [[], [], [], []]
-    pixels_ = image.astype(float)
-    for i, (yl, yh, wy) in enumerate(zip(*axes[0][1:], strict=True)):
-        for j, (xl, xh, wx) in enumerate(zip(*axes[1][1:], strict=True)):
-            tl, tr, bl, br = (pixels_[y, x] for y in (yl, yh) for x in (xl, xh))
-            g = grads[axes[0].inside.start + i, axes[1].inside.start + j].astype(float)
-            slopes = (
-                g * ((1 - float(wx)) * (bl - tl) + float(wx) * (br - tr)),
-                g * ((1 - float(wy)) * (tr - tl) + float(wy) * (br - bl)),
-            )
-            for k, at in enumerate((axes[0].inside.start + i, axes[1].inside.start + j)):
-                limit = sizes[k] - 1
-                share = at * limit / (counts[k] - 1) if counts[k] > 1 else 0.5 * limit
-                first = limit - share if counts[k] > 1 else share
-                terms[k] += (slopes[k] * first).tolist()
-                terms[k + 2] += (slopes[k] * share).tolist()
-    sums = np.array([math.fsum(t) for t in terms])
-    return sums, np.array([math.fsum(map(abs, t)) for t in terms])
-
-
-@given(CALLS, st.sampled_from(METHODS), st.integers(1, 4), st.sampled_from(list(CPU_BACKENDS)))
-def test_random_calls_equal_the_reference(call: Any, method: str, threads: int, name: str) -> None:
-    grads, image, boxes, indices = random_call(*call)
-    keywords = {"backend": BACKENDS[name], "num_threads": threads}
-    assert_bits_equal(
-        grad_image(grads, boxes, indices, image.shape, method, **keywords),
-        grad_image(grads, boxes, indices, image.shape, method, backend="reference"), "image",
-    )  # fmt: skip
-    same_sums(
-        grad_boxes(grads, image, boxes, indices, **keywords),
-        grad_boxes(grads, image, boxes, indices, backend="reference"), grads, image, "boxes",
-    )  # fmt: skip
-
-
-@given(CALLS, st.sampled_from(METHODS))
-def test_boxes_of_other_images_do_not_matter(call: Any, method: str) -> None:
-    """An image's gradient is that of its own boxes, in their order."""
-    grads, image, boxes, indices = random_call(*call)
-    whole = grad_image(grads, boxes, indices, image.shape, method)
-    for index in range(call[3][0]):
-        own = indices == index
-        alone = grad_image(grads[own], boxes[own], indices[own] * 0, (1, *image.shape[1:]), method)
-        assert_bits_equal(alone[0], whole[index])
-
-
-# ---- backends --------------------------------------------------------------------------
-
-
-class ForwardOnly:
-    """A backend without gradients."""
-
-    name = "forward-only"
-    device_types = frozenset({1})
-    exact = True
-
-    def unavailable(self) -> str | None:
-        return None
-
-    def refuses(self, request: cropkit.Request) -> str | None:
-        return None
-
-    def crop_and_resize(
-        self, request: Any, image: Any, boxes: Any, box_indices: Any, out: Any
-    ) -> None:
-        out[...] = 0
-
-
-class OneGradient(ForwardOnly):
-    """A backend with one gradient of two."""
-
-    def grad_image(self, request: Any, grads: Any, boxes: Any, box_indices: Any, out: Any) -> None:
-        out[...] = 1
-
-
-class Recorder(OneGradient):
-    """A backend that keeps the requests that it gets."""
-
-    def __init__(self) -> None:
-        self.requests: list[cropkit.Request] = []
-
-    def refuses(self, request: cropkit.Request) -> str | None:
-        self.requests.append(request)
-        return "bfloat16" if request.grads_dtype == dtype_of("bfloat16") else None
-
-    def grad_boxes(
-        self, request: Any, grads: Any, image: Any, boxes: Any, box_indices: Any, out: Any
-    ) -> None:
-        out[...] = 2
-
-
-GRADS = np.ones((1, 2, 2, 3), np.float16)
-IMAGE = np.ones((1, 4, 5, 3), np.uint8)
-
-
-def test_a_backend_without_gradients_refuses_them() -> None:
-    backend = ForwardOnly()
-    assert cropkit.crop_and_resize(IMAGE, ONE_BOX, [0], (2, 2), backend=backend).shape == (
-        1, 2, 2, 3,
-    )  # fmt: skip
-    text = r"backend 'forward-only' \(.*\) cannot run this call: it has no method "
-    with pytest.raises(cropkit.BackendError, match=text + "grad_image"):
-        grad_image(GRADS, ONE_BOX, [0], IMAGE.shape, backend=backend)
-    with pytest.raises(cropkit.BackendError, match=text + "grad_boxes"):
-        grad_boxes(GRADS, IMAGE, ONE_BOX, [0], backend=backend)
-    assert not isinstance(backend, cropkit.GradientBackend)
-    assert isinstance(Recorder(), cropkit.GradientBackend)
-
-
-def test_a_backend_has_both_gradients_or_none() -> None:
-    with pytest.raises(cropkit.BackendError, match="has no method grad_boxes"):
-        cropkit.crop_and_resize(IMAGE, ONE_BOX, [0], (2, 2), backend=OneGradient())
-
-
-def test_what_a_backend_gets_to_see() -> None:
-    backend = Recorder()
-    assert (grad_image(GRADS, ONE_BOX, [0], IMAGE.shape, dtype="int16", backend=backend) == 1).all()
-    assert (grad_boxes(GRADS, IMAGE, ONE_BOX, [0], dtype="f8", backend=backend) == 2).all()
-    first, second = backend.requests
-    assert (first.operation, second.operation) == ("grad_image", "grad_boxes")
-    assert first.grads_dtype == second.grads_dtype == np.float16
-    assert (first.image_dtype, first.dtype) == (np.int16, np.float32)
-    assert (second.image_dtype, second.dtype) == (np.uint8, np.float64)
-    assert first.image_shape == second.image_shape == first.result_shape == IMAGE.shape
-    assert second.result_shape == (1, 4)
-    assert first.crop_size == second.crop_size == (2, 2)
-    with pytest.raises(cropkit.BackendError, match="cannot run this call: bfloat16"):
-        grad_boxes(GRADS.astype(dtype_of("bfloat16")), IMAGE, ONE_BOX, [0], backend=backend)
-
-
-def test_golden_file_is_whole() -> None:
-    with np.load(Path(PATH)) as file:
-        assert set(file) == set(golden_gradients())

@@ -13,7 +13,7 @@ import cropkit
 
 from .cases import DEPTHS, LAYOUTS, METHODS, pixels
 from .conftest import BACKENDS, assert_bits_equal
-from .test_gradients import exact_box_gradient
+from .test_gradients_laws import exact_box_gradient
 from .test_oracle import CALLS, FIXED_SEED, FRESH_SEED, random_boxes
 
 pytestmark = pytest.mark.oracle
