@@ -286,6 +286,20 @@ def test_gradients_of_device_arrays(bits_equal: Any) -> None:
     bits_equal(of_boxes.memory, cropkit.crop_and_resize_grad_boxes(GRADS, IMAGE, BOXES, INDICES))
 
 
+def test_no_library_is_asked_for_what_it_cannot_count() -> None:
+    """CuPy's product of such a shape overflows to 0; another's could to a little."""
+    backend = DeviceBackend()
+    image, grads = OnDevice(IMAGE), OnDevice(GRADS)
+    message = r"the result, \(.*\) float32, is larger than the address space"
+    with pytest.raises(MemoryError, match=message):
+        cropkit.crop_and_resize(image, BOXES, INDICES, (2**40, 2**40), backend=backend)
+    with pytest.raises(MemoryError, match=message):
+        cropkit.crop_and_resize_grad_image(
+            grads, BOXES, INDICES, (len(IMAGE), 2**40, 2**40, 3), backend=backend
+        )
+    assert backend.seen == []
+
+
 def test_boxes_and_indices_may_be_on_the_device(bits_equal: Any) -> None:
     backend = DeviceBackend()
     crops = cropkit.crop_and_resize(

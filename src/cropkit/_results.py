@@ -22,17 +22,29 @@ def allocate(
 ) -> NDArray[Any] | None:
     """Allocate the result, for the library of `like`; off the CPU, leave it to the backend."""
     if device is not CPU:
+        check_address_space(shape, dtype)
         return None
     check_memory(shape, dtype)
     return _arrays.empty(shape, dtype, like)
 
 
+def check_address_space(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Check that the size of a result can be counted: CuPy's own product overflows."""
+    if _bytes_of(shape, dtype) > sys.maxsize:
+        raise MemoryError(f"the result, {shape} {dtype}, is larger than the address space")
+
+
+def _bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Bytes of an array; of an empty one, those that its axes of some length would have.
+
+    NumPy makes no array whose axes overflow together, not even an empty one.
+    """
+    return math.prod(n for n in shape if n) * dtype.itemsize
+
+
 def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Check that a result can be had."""
-    size = math.prod(shape) * dtype.itemsize
-    if size == 0:
-        # NumPy makes no array whose axes overflow together, not even an empty one.
-        size = math.prod(n for n in shape if n) * dtype.itemsize
+    size = _bytes_of(shape, dtype)
     if size > 1 << 28 and size > (_memory_bytes() if 0 not in shape else sys.maxsize):
         raise MemoryError(
             f"the result, {shape} {dtype}, takes {size >> 20} MiB and is larger than this "
