@@ -4,11 +4,9 @@ Each error is checked by its text: the argument, the first offending entry, what
 expected.
 """
 
-import contextlib
 import re
 import subprocess
 import sys
-import threading
 from typing import Any
 
 import numpy as np
@@ -482,47 +480,3 @@ def test_no_boxes_of_a_wrong_shape(each_backend: Backend) -> None:
         fails(ValueError, f"box_indices has shape {indices.shape}: expected (0,), one index for "
               "each box", boxes=np.zeros((0, 4)), box_indices=indices,
               backend=each_backend)  # fmt: skip
-
-
-# ---- inputs that change during the call ------------------------------------------------
-
-
-def test_box_indices_that_another_thread_changes(each_cpu_backend: Backend) -> None:
-    """The kernel compares each index itself: an index gone bad reads no memory."""
-    image = pixels((2, 8, 8, 3), "uint8", 1)
-    boxes = np.tile(np.float32([0, 0, 1, 1]), (2000, 1))
-    indices = np.zeros(2000, np.intp)
-    out = np.empty((2000, 20, 20, 3), np.float32)
-    stop = threading.Event()
-
-    def spoil() -> None:
-        while not stop.is_set():
-            indices[:] = 2**62
-            boxes[:] = np.nan
-            indices[:] = 0
-            boxes[:] = 0
-
-    spoiler = threading.Thread(target=spoil)
-    spoiler.start()
-    try:
-        for _ in range(30):
-            # Either may be raised when the change comes before the check.
-            with contextlib.suppress(IndexError, ValueError):
-                call(image=image, boxes=boxes, box_indices=indices, crop_size=(20, 20), out=out,
-                     num_threads=2, backend=each_cpu_backend)  # fmt: skip
-    finally:
-        stop.set()
-        spoiler.join()
-
-
-def test_an_index_gone_bad_after_the_check(each_cpu_backend: Backend) -> None:
-    """The same without chance: the backend is given a bad index directly."""
-    request = cropkit.Request((2, 8, 8, 3), np.dtype("uint8"), 3, (4, 4), "bilinear",
-                              np.dtype("float32"), -7.0, 1, 2)  # fmt: skip
-    boxes = np.zeros((3, 4), np.float32)
-    boxes[2] = np.nan
-    out = np.zeros(request.result_shape, np.float32)
-    each_cpu_backend.crop_and_resize(
-        request, pixels((2, 8, 8, 3), "uint8"), boxes, np.array([2**62, -1, 0]), out
-    )
-    assert (out == -7).all()

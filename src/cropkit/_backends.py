@@ -52,10 +52,10 @@ class Backend(Protocol):
 
     Two methods are optional, and of use off the CPU only. ``empty(shape, dtype, like)``
     allocates a result where the array `like` is, as an array of its library; a call without
-    ``out=`` needs it. A call without boxes or channels gets ``array[...] = 0``, or the
-    library's ``zeros_like`` where that is a `TypeError`. ``synchronize()`` returns when
-    everything that the backend has started is done; the core never calls it, and who
-    compares or times results does.
+    ``out=`` needs it. A shape whose bytes exceed ``sys.maxsize`` has been refused before. A
+    call without boxes or channels gets ``array[...] = 0``, or the library's ``zeros_like``
+    where that is a `TypeError`. ``synchronize()`` returns when everything that the backend
+    has started is done; the core never calls it, and who compares or times results does.
 
     Attributes
     ----------
