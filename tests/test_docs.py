@@ -57,6 +57,8 @@ def test_the_documents_were_found():
 
 def marked(path):
     marks = [pytest.mark.frameworks] if path in OF_FRAMEWORKS else []
+    # Not in a process with TensorFlow, whose LLVM and PoCL's do not go together.
+    marks += [pytest.mark.gpu] if path == ROOT / "docs" / "gpu.md" else []
     return pytest.param(path, id=path.relative_to(ROOT).as_posix(), marks=marks)
 
 
