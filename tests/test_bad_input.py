@@ -199,8 +199,8 @@ def test_box_indices_none(each_backend: Backend) -> None:
     assert call(boxes=np.zeros((0, 4)), image=IMAGE[:0], box_indices=None).shape == (0, 2, 3, 3)
     assert call(boxes=np.zeros((0, 4)), image=IMAGE[:1], box_indices=None).shape == (0, 2, 3, 3)
     for count in (0, 1, 3):
-        fails(ValueError, f"box_indices is None with {count} boxes and 2 images: expected an index "
-              "for each box unless there is one image, or one box per image",
+        fails(ValueError, f"box_indices is None, num_boxes is {count} and batch is 2: expected an "
+              "index for each box unless there is one image, or one box per image",
               boxes=np.zeros((count, 4)), box_indices=None)  # fmt: skip
 
 

@@ -135,8 +135,8 @@ def test_grads_shape(which: str) -> None:
     text = "crop_height and crop_width must be at least 1"
     fails(which, ValueError, f"grads has shape (2, 0, 3, 3): {text}", grads=GRADS[:, :0])
     fails(which, ValueError, f"grads has shape (2, 2, 0, 3): {text}", grads=GRADS[:, :, :0])
-    fails(which, ValueError, "grads has shape (1, 2, 3, 3) with 2 boxes: expected one crop for "
-          "each box", grads=GRADS[:1])  # fmt: skip
+    fails(which, ValueError, "grads has shape (1, 2, 3, 3) and num_boxes is 2: expected one "
+          "crop for each box", grads=GRADS[:1])  # fmt: skip
     source = "image_size" if which == "image" else "image"
     fails(which, ValueError, f"grads has shape (2, 2, 3, 2): expected depth 3, as in {source}",
           grads=GRADS[..., :2])  # fmt: skip

@@ -228,7 +228,7 @@ def test_bad_arguments(crop: Any, jax: Any) -> None:
 
     fails(ValueError, r"image has shape \(6, 5, 3\): expected 4 axes", image=IMAGE[0])
     fails(ValueError, r"boxes has shape \(4,\): expected \[num_boxes, 4\]", boxes=BOXES[0])
-    fails(ValueError, "box_indices is None with 4 boxes and 2 images", box_indices=None)
+    fails(ValueError, "box_indices is None, num_boxes is 4 and batch is 2", box_indices=None)
     fails(ValueError, r"crop_size=\(0, 3\): both must be at least 1", crop_size=(0, 3))
     fails(ValueError, "method='cubic': expected 'bilinear' or 'nearest'", method="cubic")
     fails(TypeError, "extrapolation_value=None: expected a real", extrapolation_value=None)

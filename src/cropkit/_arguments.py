@@ -106,7 +106,8 @@ def check_grads_fit(
     """Check that there is a crop for each box, as deep as the image or its size says."""
     if grads.shape[0] != num_boxes:
         raise ValueError(
-            f"grads has shape {grads.shape} with {num_boxes} boxes: expected one crop for each box"
+            f"grads has shape {grads.shape} and num_boxes is {num_boxes}: expected one crop for "
+            "each box"
         )
     if grads.shape[3] != depth:
         raise ValueError(f"grads has shape {grads.shape}: expected depth {depth}, as in {source}")
@@ -150,8 +151,8 @@ def check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.i
         if batch == num_boxes:
             return np.arange(num_boxes)
         raise ValueError(
-            f"box_indices is None with {num_boxes} boxes and {batch} images: expected an index "
-            "for each box unless there is one image, or one box per image"
+            f"box_indices is None, num_boxes is {num_boxes} and batch is {batch}: expected an "
+            "index for each box unless there is one image, or one box per image"
         )
     given = _as_host_array(value, "box_indices")
     if given.dtype.kind not in "iu" and not (given.size == 0 and isinstance(value, (list, tuple))):
