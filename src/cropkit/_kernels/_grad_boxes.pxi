@@ -112,6 +112,12 @@ cdef void sum_floats(
         pair_taps(s, chunk, image.width)
     else:
         spread_weights(s, chunk, depth)
+        list_source_rows(s, chunk)
+        if columns.ahead_bytes > 0:
+            for i in range(ROWS_AHEAD):
+                cropkit_prefetch(
+                    pixels + s.source_rows[i] * image.stride_y + columns.ahead,
+                    columns.ahead_bytes)
     memset(s.across, 0, (n * CROPKIT_LANES if deep else values) * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
         i = y - chunk.begin

@@ -37,6 +37,8 @@ cdef struct SumScratch:
     void* taps[2]           # of two source rows: left and right, or interpolated and rise
     void* picked            # left and right, before they are interpolated
     void* loaded            # a crop row
+    Py_ssize_t* source_rows  # in the order in which they are interpolated
+    Py_ssize_t* later       # in that list: what to ask for meanwhile
     char* raw
 
 
@@ -44,6 +46,11 @@ cdef struct Chunk:
     Py_ssize_t begin                # the crop row of the tables' first entry
     Py_ssize_t y_first, y_last      # inside rows of this chunk
     Py_ssize_t x_first, x_last      # inside columns
+
+
+cdef enum:
+    # How many source rows before its turn a row is asked for.
+    ROWS_AHEAD = 2
 
 
 cdef inline bint packs_reals(const real* unused, const Image* image) noexcept nogil:
@@ -90,6 +97,8 @@ cdef Py_ssize_t carve_sums(
         at = place(base, &s.taps[i], at, 2 * values * sizeof(double))
     at = place(base, &s.picked, at, 2 * values * sizeof(float))
     at = place(base, &s.loaded, at, values * sizeof(double))
+    at = place(
+        base, <void**>&s.source_rows, at, (2 * rows + ROWS_AHEAD) * sizeof(Py_ssize_t))
     return place(base, <void**>&s.raw, at, values * max(grads.itemsize, image.itemsize))
 
 
@@ -185,6 +194,35 @@ cdef void blend_taps(
         taps[i] = taps[values + i] = 0
 
 
+cdef inline bint swaps_rows(
+    const Py_ssize_t* tag, Py_ssize_t lo, Py_ssize_t hi,
+) noexcept nogil:
+    """Whether the two rows at hand change places: also when row 0 is the one `hi` needs."""
+    return lo == tag[1] or (lo != tag[0] and hi == tag[0])
+
+
+cdef void list_source_rows(SumScratch* s, const Chunk* chunk) noexcept nogil:
+    """List the rows that `fetch_rows_of` will make, in its order; the last one repeated.
+
+    By crop rows it cannot be told: of the next one's rows, either may be at hand by then.
+    """
+    cdef Py_ssize_t i, k, row, lo, hi, count = 0
+    cdef Py_ssize_t[2] tag
+    tag[0] = tag[1] = -1
+    for i in range(chunk.y_first - chunk.begin, chunk.y_last - chunk.begin):
+        lo, hi = s.y_lo[i], s.y_hi[i]
+        if swaps_rows(tag, lo, hi):
+            tag[0], tag[1] = tag[1], tag[0]
+        for k in range(1 if lo == hi else 2):
+            row = hi if k else lo
+            if row != tag[k]:
+                tag[k] = s.source_rows[count] = row
+                count += 1
+    for k in range(ROWS_AHEAD):
+        s.source_rows[count + k] = s.source_rows[count - 1]
+    s.later = s.source_rows + ROWS_AHEAD
+
+
 cdef void* fetch_rows_of(
     const real* unused, SumScratch* s, Py_ssize_t* tag, Py_ssize_t i, const char* pixels,
     const Image* image, const Chunk* chunk, bint blended,
@@ -194,9 +232,7 @@ cdef void* fetch_rows_of(
     `unused` is there for its type, in which taps that are not `blended` are laid out.
     """
     cdef Py_ssize_t lo = s.y_lo[i], hi = s.y_hi[i], k, row
-    cdef Py_ssize_t after_next = min(i + 2, chunk.y_last - chunk.begin - 1)
-    # Also swapped when `lo` is to be made and row 0 is the one that `hi` needs.
-    if lo == tag[1] or (lo != tag[0] and hi == tag[0]):
+    if swaps_rows(tag, lo, hi):
         tag[0], tag[1] = tag[1], tag[0]
         s.taps[0], s.taps[1] = s.taps[1], s.taps[0]
     for k in range(1 if lo == hi else 2):
@@ -207,7 +243,8 @@ cdef void* fetch_rows_of(
         if blended:
             blend_taps(
                 <double*>s.taps[k], pixels + row * image.stride_y,
-                pixels + (s.y_hi if k else s.y_lo)[after_next] * image.stride_y, image, s, chunk)
+                pixels + s.later[0] * image.stride_y, image, s, chunk)
+            s.later += 1
         else:
             load_taps(<real*>s.taps[k], pixels + row * image.stride_y, image, s, chunk)
     return s.taps[0 if lo == hi else 1]
