@@ -17,6 +17,10 @@ ctypedef fused real:
     double
 
 
+cdef inline bint _is_inside(real v, real limit) noexcept nogil:
+    return v >= 0 and v <= limit
+
+
 cdef inline void sample_axis(
     real a, real b, Py_ssize_t n, Py_ssize_t count,
     Py_ssize_t begin, Py_ssize_t end, bint nearest,
@@ -44,37 +48,35 @@ cdef inline void sample_axis(
     """
     cdef real limit = <real>(n - 1)
     cdef real start, scale, v, floor_v
-    cdef Py_ssize_t i, index, top = n - 1
+    cdef Py_ssize_t i, index, top = n - 1, origin = begin
 
     if count > 1:
         start = a * limit
         scale = (b - a) * limit / <real>(count - 1)
     else:
         start = <real>(0.5 * <double>(a + b) * <double>(n - 1))
-        scale = 0
+        scale = -0.0    # start + 0 * scale is start, even if that is -0.0
 
-    first[0] = last[0] = end
-    for i in range(begin, end):
-        v = start + <real>i * scale if count > 1 else start
-        if not (v >= 0 and v <= limit):
-            if first[0] < end:
-                last[0] = i
-                return
-            continue
-        if first[0] == end:
-            first[0] = i
-        index = <Py_ssize_t>v
-        floor_v = <real>index
-        if nearest:
-            if v - floor_v >= <real>0.5:
-                index += 1
-            lo[i - begin] = hi[i - begin] = index if index < top else top
-        else:
-            lo[i - begin] = index if index < top else top
-            if v > floor_v:
-                index += 1
-            hi[i - begin] = index if index < top else top
-            weight[i - begin] = v - floor_v
+    # From both ends, so that the loops over what is inside are free of choices.
+    while begin < end and not _is_inside(start + <real>begin * scale, limit):
+        begin += 1
+    while begin < end and not _is_inside(start + <real>(end - 1) * scale, limit):
+        end -= 1
+    first[0], last[0] = begin, end
+    if nearest:
+        for i in range(begin, end):
+            v = start + <real>i * scale
+            index = <Py_ssize_t>v
+            index += v - <real>index >= <real>0.5
+            lo[i - origin] = hi[i - origin] = min(index, top)
+    else:
+        for i in range(begin, end):
+            v = start + <real>i * scale
+            index = <Py_ssize_t>v
+            floor_v = <real>index
+            lo[i - origin] = min(index, top)
+            hi[i - origin] = min(index + (v > floor_v), top)
+            weight[i - origin] = v - floor_v
 
 
 cdef inline double position(
