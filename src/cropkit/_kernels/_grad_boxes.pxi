@@ -11,9 +11,8 @@ cdef extern from "_grad_boxes.h" nogil:
     double cropkit_lane_sum(const double*, Py_ssize_t) noexcept
     void cropkit_lane_sums(double*, const double*, Py_ssize_t, Py_ssize_t) noexcept
     double cropkit_sum_dots(
-        double*, const float*, const float*, const float*, const float*, const float*,
-        const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t, const double*, double, Py_ssize_t,
-        Py_ssize_t) noexcept
+        double*, const float*, const float*, const float*, const Py_ssize_t*,
+        const Py_ssize_t*, const double*, double, Py_ssize_t, Py_ssize_t) noexcept
     double cropkit_sum_rows(
         double*, const float*, const double*, const double*, const double*, const double*,
         double, Py_ssize_t) noexcept
@@ -75,22 +74,19 @@ cdef void sum_floats(
 
     By dots, by rows or by pairs, and of dtypes whose values float32 holds.
     """
-    cdef Py_ssize_t y, i, depth = grads.depth, stride_x = depth
+    cdef Py_ssize_t y, i, depth = grads.depth
     cdef Py_ssize_t[2] tag
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
     cdef bint deep = depth >= CROPKIT_LANES
     cdef bint direct = packs_reals(<float*>NULL, grads)
     # Deep pixels are read where they are, if they can be.
     cdef bint in_place = deep and holds_reals(<float*>NULL, image)
-    cdef Py_ssize_t to_right = 0 if in_place else values
     # Where crop rows share no source rows, there is no use in keeping any.
     cdef bint paired = (
         depth == 1 and image.width > 1 and holds_reals(<float*>NULL, image)
         and image.stride_x == <Py_ssize_t>sizeof(float)
         and distance(s.y_lo[chunk.y_first - chunk.begin], s.y_lo[chunk.y_last - 1 - chunk.begin])
         >= chunk.y_last - chunk.y_first)
-    cdef const Py_ssize_t* left = s.laid_out
-    cdef const Py_ssize_t* right = s.laid_out
     cdef const char* row
     cdef const float* g
     cdef const void* top
@@ -101,16 +97,11 @@ cdef void sum_floats(
     columns.count = n
     plan_prefetch(image, &columns)
     tag[0] = tag[1] = -1
-    if in_place:
-        left = columns.lo
-        right = columns.hi
-        stride_x = image.stride_x // <Py_ssize_t>sizeof(float)
-    elif deep:
-        for i in range(n):
-            s.laid_out[i] = i
-    elif paired:
+    if paired:
         pair_taps(s, chunk, image.width)
     else:
+        locate_taps(<float*>NULL, s, chunk, image)
+    if not (deep or paired):
         spread_weights(s, chunk, depth)
         list_source_rows(s, chunk)
         if columns.ahead_bytes > 0:
@@ -136,8 +127,7 @@ cdef void sum_floats(
             top = s.taps[0]
         if deep:
             s.row_sums[i] = cropkit_sum_dots(
-                s.across, g, <const float*>top, <const float*>top + to_right,
-                <const float*>bottom, <const float*>bottom + to_right, left, right, stride_x,
+                s.across, g, <const float*>top, <const float*>bottom, s.left, s.right,
                 s.column_weight + chunk.x_first, s.row_weight[i], n, depth)
         elif paired:
             s.row_sums[i] = cropkit_sum_pairs(
@@ -159,7 +149,6 @@ cdef void sum_doubles(
     cdef Py_ssize_t y, i, k, depth = grads.depth
     cdef Py_ssize_t[2] tag
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
-    cdef Py_ssize_t stride_x = image.stride_x // <Py_ssize_t>sizeof(double), left, right
     cdef bint deep = depth >= CROPKIT_LANES
     cdef bint direct = packs_reals(<double*>NULL, grads)
     cdef bint in_place = deep and holds_reals(<double*>NULL, image)
@@ -168,6 +157,7 @@ cdef void sum_doubles(
     cdef const double* top
     cdef const double* bottom
     tag[0] = tag[1] = -1
+    locate_taps(<double*>NULL, s, chunk, image)
     spread_weights(s, chunk, depth)
     memset(s.across, 0, values * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
@@ -191,14 +181,10 @@ cdef void sum_doubles(
             continue
         s.row_sums[i] = 0
         for k in range(n):
-            left = k * depth
-            right = values + left
-            if in_place:
-                left = s.x_lo[chunk.x_first + k] * stride_x
-                right = s.x_hi[chunk.x_first + k] * stride_x
             s.row_sums[i] += cropkit_sum_slopes(
-                s.across + k * depth, g + k * depth, top + left, top + right, bottom + left,
-                bottom + right, s.value_weight + k * depth, s.row_weight[i], depth)
+                s.across + k * depth, g + k * depth, top + s.left[k], top + s.right[k],
+                bottom + s.left[k], bottom + s.right[k], s.value_weight + k * depth,
+                s.row_weight[i], depth)
     finish_chunk(grads, image, s, chunk, depth, sums)
 
 

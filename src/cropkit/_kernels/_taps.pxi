@@ -10,10 +10,10 @@ cdef extern from "_grad_boxes.h" nogil:
         double*, double*, const float*, const float*, const double*, Py_ssize_t) noexcept
     void cropkit_blend_pixels(
         double*, double*, const float*, const float*, const Py_ssize_t*, const Py_ssize_t*,
-        Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t) noexcept
+        const double*, Py_ssize_t, Py_ssize_t) noexcept
     void cropkit_pick_taps(
         double*, double*, const double*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
-        Py_ssize_t, Py_ssize_t) noexcept
+        Py_ssize_t) noexcept
 
 
 cdef struct SumScratch:
@@ -30,7 +30,8 @@ cdef struct SumScratch:
     double* row_sums
     double* column_sums
     double* products        # of either, with how far each sample follows an edge
-    Py_ssize_t* laid_out    # where a pixel's taps are in `taps`: 0, 1, 2, ...
+    Py_ssize_t* left        # where a pixel's taps are, in values: in an image row or in `taps`
+    Py_ssize_t* right
     Py_ssize_t* pairs       # the left of two neighbours
     double* seconds         # whether the right one is the left tap, and whether both are taps
     double* keep
@@ -89,7 +90,8 @@ cdef Py_ssize_t carve_sums(
     at = place(base, <void**>&s.row_sums, at, rows * sizeof(double))
     at = place(base, <void**>&s.column_sums, at, n * sizeof(double))
     at = place(base, <void**>&s.products, at, max(rows, n) * sizeof(double))
-    at = place(base, <void**>&s.laid_out, at, n * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.left, at, n * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.right, at, n * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.pairs, at, values * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.seconds, at, values * sizeof(double))
     at = place(base, <void**>&s.keep, at, values * sizeof(double))
@@ -134,6 +136,22 @@ cdef void spread_weights(
         s.value_weight[i] = 0
 
 
+cdef void locate_taps(
+    const real* unused, const SumScratch* s, const Chunk* chunk, const Image* image,
+) noexcept nogil:
+    """Tell where the taps are: in an image row of reals, else as `load_taps` lays them out."""
+    cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, depth = image.depth
+    cdef Py_ssize_t stride_x = image.stride_x // <Py_ssize_t>sizeof(real)
+    if holds_reals(unused, image):
+        for i in range(n):
+            s.left[i] = s.x_lo[chunk.x_first + i] * stride_x
+            s.right[i] = s.x_hi[chunk.x_first + i] * stride_x
+    else:
+        for i in range(n):
+            s.left[i] = i * depth
+            s.right[i] = whole_lanes(n * depth) + i * depth
+
+
 cdef void pair_taps(
     const SumScratch* s, const Chunk* chunk, Py_ssize_t width,
 ) noexcept nogil:
@@ -161,9 +179,7 @@ cdef void load_taps(
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
     if real is double and holds_reals(<real*>NULL, image):
         cropkit_pick_taps(
-            taps, taps + values, <const double*>row, s.x_lo + chunk.x_first,
-            s.x_hi + chunk.x_first, image.stride_x // <Py_ssize_t>sizeof(double), n,
-            image.depth)
+            taps, taps + values, <const double*>row, s.left, s.right, n, image.depth)
         return
     load_pixels(taps, row, image, s.x_lo + chunk.x_first, 0, n, s.raw)
     load_pixels(taps + values, row, image, s.x_hi + chunk.x_first, 0, n, s.raw)
@@ -182,10 +198,8 @@ cdef void blend_taps(
     cdef float* right = left + values
     if holds_reals(<float*>NULL, image):
         cropkit_blend_pixels(
-            taps, taps + values, <const float*>row, <const float*>later,
-            s.x_lo + chunk.x_first, s.x_hi + chunk.x_first,
-            image.stride_x // <Py_ssize_t>sizeof(float), s.column_weight + chunk.x_first, n,
-            image.depth)
+            taps, taps + values, <const float*>row, <const float*>later, s.left, s.right,
+            s.value_weight, n, image.depth)
     else:
         load_taps(left, row, image, s, chunk)
         cropkit_blend_taps(
