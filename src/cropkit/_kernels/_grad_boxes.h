@@ -329,10 +329,12 @@ static inline __attribute__((always_inline)) void cropkit_get_pairs(
 /* The same in one go and to the same bits, from image rows of depth 1 whose pixels adjoin:
  * for source rows that no other crop row reads. The left tap is the first of the two
  * neighbours at `pairs`, or the second where `seconds` is 1 instead of 0; only where `keep` is
- * 1 are the two both taps. The tables are padded like the rest. */
-static double cropkit_sum_pairs(double *restrict across, const float *g, const float *top,
-    const float *bottom, const ptrdiff_t *pairs, const double *seconds, const double *keep,
-    const double *weights, double wy, ptrdiff_t n)
+ * 1 are the two both taps. The tables are padded like the rest. With `both`, a constant, they
+ * are both taps everywhere. */
+static inline __attribute__((always_inline)) double cropkit_sum_pairs_of(double *restrict across,
+    const float *g, const float *top, const float *bottom, const ptrdiff_t *pairs,
+    const double *seconds, const double *keep, const double *weights, double wy, ptrdiff_t n,
+    int both)
 {
     cropkit_doubles sums[CROPKIT_PARTS] = {{0}};
     double lanes[CROPKIT_LANES];
@@ -341,22 +343,37 @@ static double cropkit_sum_pairs(double *restrict across, const float *g, const f
         const float *values = cropkit_whole_lanes(g + f, n - f, end);
         for (int k = 0; k < CROPKIT_PARTS; k++) {
             const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
-            const cropkit_doubles t = cropkit_doubles_at(seconds + o);
-            const cropkit_doubles kept = cropkit_doubles_at(keep + o);
             const cropkit_doubles w = cropkit_doubles_at(weights + o);
-            cropkit_doubles a, b, e, next_e;
-            cropkit_get_pairs(&a, &e, top, pairs + o);
-            cropkit_get_pairs(&b, &next_e, bottom, pairs + o);
-            /* A choice, not an interpolation: nothing of the other neighbour is left. */
-            const cropkit_doubles tl = (1 - t) * a + t * e, bl = (1 - t) * b + t * next_e;
-            e = kept * (e - a);
-            next_e = kept * (next_e - b);
+            cropkit_doubles tl, bl, e, next_e;
+            cropkit_get_pairs(&tl, &e, top, pairs + o);
+            cropkit_get_pairs(&bl, &next_e, bottom, pairs + o);
+            if (both) {
+                e -= tl;
+                next_e -= bl;
+            } else { /* Choices, not interpolations: nothing of the other neighbour is left. */
+                const cropkit_doubles t = cropkit_doubles_at(seconds + o);
+                const cropkit_doubles kept = cropkit_doubles_at(keep + o);
+                const cropkit_doubles rise = kept * (e - tl), next_rise = kept * (next_e - bl);
+                tl = (1 - t) * tl + t * e;
+                bl = (1 - t) * bl + t * next_e;
+                e = rise;
+                next_e = next_rise;
+            }
             cropkit_add_row(&sums[k], across + o, cropkit_widen(values + k * CROPKIT_DOUBLES),
                 tl + w * e, bl + w * next_e, e, next_e, wy);
         }
     }
     memcpy(lanes, sums, sizeof sums);
     return cropkit_fold(lanes);
+}
+
+static double cropkit_sum_pairs(double *restrict across, const float *g, const float *top,
+    const float *bottom, const ptrdiff_t *pairs, const double *seconds, const double *keep,
+    const double *weights, double wy, ptrdiff_t n, int both)
+{
+    return both
+        ? cropkit_sum_pairs_of(across, g, top, bottom, pairs, NULL, NULL, weights, wy, n, 1)
+        : cropkit_sum_pairs_of(across, g, top, bottom, pairs, seconds, keep, weights, wy, n, 0);
 }
 
 /* ---- slopes ----------------------------------------------------------------------- */

@@ -18,7 +18,7 @@ cdef extern from "_grad_boxes.h" nogil:
         double, Py_ssize_t) noexcept
     double cropkit_sum_pairs(
         double*, const float*, const float*, const float*, const Py_ssize_t*, const double*,
-        const double*, const double*, double, Py_ssize_t) noexcept
+        const double*, const double*, double, Py_ssize_t, bint) noexcept
     double cropkit_sum_slopes(
         double*, const double*, const double*, const double*, const double*, const double*,
         const double*, double, Py_ssize_t) noexcept
@@ -87,6 +87,7 @@ cdef void sum_floats(
         and image.stride_x == <Py_ssize_t>sizeof(float)
         and distance(s.y_lo[chunk.y_first - chunk.begin], s.y_lo[chunk.y_last - 1 - chunk.begin])
         >= chunk.y_last - chunk.y_first)
+    cdef bint both = False
     cdef const char* row
     cdef const float* g
     cdef const void* top
@@ -98,17 +99,17 @@ cdef void sum_floats(
     plan_prefetch(image, &columns)
     tag[0] = tag[1] = -1
     if paired:
-        pair_taps(s, chunk, image.width)
+        for y in range(chunk.y_first, min(chunk.y_first + PAIRS_AHEAD, chunk.y_last)):
+            prefetch_pairs(s, y - chunk.begin, pixels, image, &columns)
+        both = pair_taps(s, chunk, image.width)
     else:
         locate_taps(<float*>NULL, s, chunk, image)
     if not (deep or paired):
-        spread_weights(s, chunk, depth)
         list_source_rows(s, chunk)
-        if columns.ahead_bytes > 0:
-            for i in range(ROWS_AHEAD):
-                cropkit_prefetch(
-                    pixels + s.source_rows[i] * image.stride_y + columns.ahead,
-                    columns.ahead_bytes)
+        for i in range(ROWS_AHEAD):
+            cropkit_prefetch(
+                pixels + s.source_rows[i] * image.stride_y + columns.ahead, columns.ahead_bytes)
+        spread_weights(s, chunk, depth)
     memset(s.across, 0, (n * CROPKIT_LANES if deep else values) * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
         i = y - chunk.begin
@@ -117,8 +118,10 @@ cdef void sum_floats(
         if not direct:
             load_pixels(<float*>s.loaded, row, grads, NULL, chunk.x_first, n, s.raw)
             g = <const float*>s.loaded
-        if (deep or paired) and columns.ahead_bytes > 0 and y + 1 < chunk.y_last:
+        if deep and y + 1 < chunk.y_last:
             prefetch_taps(s, i, pixels, image, &columns)
+        if paired and y + PAIRS_AHEAD < chunk.y_last:
+            prefetch_pairs(s, i + PAIRS_AHEAD, pixels, image, &columns)
         if in_place or paired:
             top = pixels + s.y_lo[i] * image.stride_y
             bottom = pixels + s.y_hi[i] * image.stride_y
@@ -132,7 +135,7 @@ cdef void sum_floats(
         elif paired:
             s.row_sums[i] = cropkit_sum_pairs(
                 s.across, g, <const float*>top, <const float*>bottom, s.pairs, s.seconds,
-                s.keep, s.value_weight, s.row_weight[i], n)
+                s.keep, s.value_weight, s.row_weight[i], n, both)
         else:
             s.row_sums[i] = cropkit_sum_rows(
                 s.across, g, <const double*>top, <const double*>bottom,

@@ -48,6 +48,14 @@ static inline void cropkit_prefetch(const char *at, ptrdiff_t bytes)
         cropkit_prefetch_line(at + i);
 }
 
+/* The same into the first-level cache: for little, and soon. */
+static inline void cropkit_prefetch_near(const char *at, ptrdiff_t bytes)
+{
+    __asm__ __volatile__("");
+    for (ptrdiff_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(at + i, 0, 3);
+}
+
 /* For long runs that are read slowly: hardware prefetchers stop at the end of a page, and too
  * few instructions are under way to reach the next one early. */
 static inline __attribute__((always_inline)) void cropkit_prefetch_page_ahead(const void *at)

@@ -6,6 +6,7 @@
 
 cdef extern from "_grad_boxes.h" nogil:
     const int CROPKIT_LANES
+    void cropkit_prefetch_near(const char*, Py_ssize_t) noexcept
     void cropkit_blend_taps(
         double*, double*, const float*, const float*, const double*, Py_ssize_t) noexcept
     void cropkit_blend_pixels(
@@ -50,8 +51,9 @@ cdef struct Chunk:
 
 
 cdef enum:
-    # How many source rows before its turn a row is asked for.
+    # How many source rows before its turn a row is asked for; of pairs, how many crop rows.
     ROWS_AHEAD = 2
+    PAIRS_AHEAD = 3
 
 
 cdef inline bint packs_reals(const real* unused, const Image* image) noexcept nogil:
@@ -152,21 +154,25 @@ cdef void locate_taps(
             s.right[i] = whole_lanes(n * depth) + i * depth
 
 
-cdef void pair_taps(
+cdef bint pair_taps(
     const SumScratch* s, const Chunk* chunk, Py_ssize_t width,
 ) noexcept nogil:
     """Make two neighbours of what each sample reads in a row of `width` pixels, at least 2.
 
     A sample on a pixel reads it alone. Beside it is the pixel's right neighbour, or, if the
-    pixel is the last, the left one.
+    pixel is the last, the left one. True if no sample is on a pixel, as in most boxes.
     """
     cdef Py_ssize_t i, lo, n = chunk.x_last - chunk.x_first
+    cdef bint both = True
     spread_weights(s, chunk, 1)
     for i in range(whole_lanes(n)):
         lo = s.x_lo[chunk.x_first + min(i, n - 1)]
         s.seconds[i] = lo == width - 1
         s.pairs[i] = min(lo, width - 2)
         s.keep[i] = s.value_weight[i] != 0
+        if i < n and (s.seconds[i] != 0 or s.keep[i] == 0):
+            both = False
+    return both
 
 
 # ---- source rows -----------------------------------------------------------------------
@@ -277,3 +283,14 @@ cdef void prefetch_taps(
     if next_hi != lo and next_hi != hi:
         cropkit_prefetch(
             pixels + next_hi * image.stride_y + columns.ahead, columns.ahead_bytes)
+
+
+cdef void prefetch_pairs(
+    const SumScratch* s, Py_ssize_t i, const char* pixels, const Image* image,
+    const Columns* columns,
+) noexcept nogil:
+    """Ask for the source rows of crop row i, which reads them soon and alone."""
+    cropkit_prefetch_near(
+        pixels + s.y_lo[i] * image.stride_y + columns.ahead, columns.ahead_bytes)
+    cropkit_prefetch_near(
+        pixels + s.y_hi[i] * image.stride_y + columns.ahead, columns.ahead_bytes)
