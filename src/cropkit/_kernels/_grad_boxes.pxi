@@ -66,96 +66,121 @@ cdef void finish_chunk(
         &sums[1], &sums[3])
 
 
-cdef void sum_floats(
-    const char* crop, const char* pixels, const Image* grads, const Image* image,
-    SumScratch* s, const Chunk* chunk, double* sums,
+cdef inline const real* load_row(
+    const real* unused, const char* crop, const Image* grads, const SumScratch* s,
+    const Chunk* chunk, Py_ssize_t y, bint direct,
 ) noexcept nogil:
-    """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2].
+    """The inside run of crop row y: where it is, if that is `direct`, or else in the scratch.
 
-    By dots, by rows or by pairs, and of dtypes whose values float32 holds.
+    `unused` is there for its type.
     """
-    cdef Py_ssize_t y, i, depth = grads.depth
+    cdef const char* row = crop + y * grads.stride_y
+    if direct:
+        return <const real*>(row + chunk.x_first * grads.stride_x)
+    load_pixels(
+        <real*>s.loaded, row, grads, NULL, chunk.x_first, chunk.x_last - chunk.x_first, s.raw)
+    return <const real*>s.loaded
+
+
+cdef void sum_dots(
+    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    SumScratch* s, const Chunk* chunk,
+) noexcept nogil:
+    """Add each crop row to its sum and to `across`, a pixel's channels at a time.
+
+    This way and the next two are for dtypes whose values float32 holds.
+    """
+    cdef Py_ssize_t y, i, n = chunk.x_last - chunk.x_first
     cdef Py_ssize_t[2] tag
-    cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
-    cdef bint deep = depth >= CROPKIT_LANES
     cdef bint direct = packs_reals(<float*>NULL, grads)
-    # Deep pixels are read where they are, if they can be.
-    cdef bint in_place = deep and holds_reals(<float*>NULL, image)
-    # Where crop rows share no source rows, there is no use in keeping any.
-    cdef bint paired = (
-        depth == 1 and image.width > 1 and holds_reals(<float*>NULL, image)
-        and image.stride_x == <Py_ssize_t>sizeof(float)
-        and distance(s.y_lo[chunk.y_first - chunk.begin], s.y_lo[chunk.y_last - 1 - chunk.begin])
-        >= chunk.y_last - chunk.y_first)
-    cdef bint both = False
-    cdef const char* row
-    cdef const float* g
+    # Pixels are read where they are, if they can be.
+    cdef bint in_place = holds_reals(<float*>NULL, image)
     cdef const void* top
     cdef const void* bottom
-    cdef Columns columns
-    columns.lo = s.x_lo + chunk.x_first
-    columns.hi = s.x_hi + chunk.x_first
-    columns.count = n
-    plan_prefetch(image, &columns)
+    cdef Columns columns = read_columns(image, s, chunk)
     tag[0] = tag[1] = -1
-    if paired:
-        for y in range(chunk.y_first, min(chunk.y_first + PAIRS_AHEAD, chunk.y_last)):
-            prefetch_pairs(s, y - chunk.begin, pixels, image, &columns)
-        both = pair_taps(s, chunk, image.width)
-    else:
-        locate_taps(<float*>NULL, s, chunk, image)
-    if not (deep or paired):
-        list_source_rows(s, chunk)
-        for i in range(ROWS_AHEAD):
-            cropkit_prefetch(
-                pixels + s.source_rows[i] * image.stride_y + columns.ahead, columns.ahead_bytes)
-        spread_weights(s, chunk, depth)
-    memset(s.across, 0, (n * CROPKIT_LANES if deep else values) * sizeof(double))
+    locate_taps(<float*>NULL, s, chunk, image)
+    memset(s.across, 0, n * CROPKIT_LANES * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
         i = y - chunk.begin
-        row = crop + y * grads.stride_y
-        g = <const float*>(row + chunk.x_first * grads.stride_x)
-        if not direct:
-            load_pixels(<float*>s.loaded, row, grads, NULL, chunk.x_first, n, s.raw)
-            g = <const float*>s.loaded
-        if deep and y + 1 < chunk.y_last:
+        if y + 1 < chunk.y_last:
             prefetch_taps(s, i, pixels, image, &columns)
-        if paired and y + PAIRS_AHEAD < chunk.y_last:
-            prefetch_pairs(s, i + PAIRS_AHEAD, pixels, image, &columns)
-        if in_place or paired:
+        if in_place:
             top = pixels + s.y_lo[i] * image.stride_y
             bottom = pixels + s.y_hi[i] * image.stride_y
         else:
-            bottom = fetch_rows_of(<float*>NULL, s, tag, i, pixels, image, chunk, not deep)
+            bottom = fetch_rows_of(<float*>NULL, s, tag, i, pixels, image, chunk, False)
             top = s.taps[0]
-        if deep:
-            s.row_sums[i] = cropkit_sum_dots(
-                s.across, g, <const float*>top, <const float*>bottom, s.left, s.right,
-                s.column_weight + chunk.x_first, s.row_weight[i], n, depth)
-        elif paired:
-            s.row_sums[i] = cropkit_sum_pairs(
-                s.across, g, <const float*>top, <const float*>bottom, s.pairs, s.seconds,
-                s.keep, s.value_weight, s.row_weight[i], n, both)
-        else:
-            s.row_sums[i] = cropkit_sum_rows(
-                s.across, g, <const double*>top, <const double*>bottom,
-                <const double*>top + values, <const double*>bottom + values,
-                s.row_weight[i], n * depth)
-    finish_chunk(grads, image, s, chunk, CROPKIT_LANES if deep else depth, sums)
+        s.row_sums[i] = cropkit_sum_dots(
+            s.across, load_row(<float*>NULL, crop, grads, s, chunk, y, direct),
+            <const float*>top, <const float*>bottom, s.left, s.right,
+            s.column_weight + chunk.x_first, s.row_weight[i], n, grads.depth)
 
 
-cdef void sum_doubles(
+cdef void sum_rows(
     const char* crop, const char* pixels, const Image* grads, const Image* image,
-    SumScratch* s, const Chunk* chunk, double* sums,
+    SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """Do the same by slopes, of any dtype. Deep pixels are summed one by one."""
+    """The same from source rows that are interpolated along x, the last two of them kept."""
+    cdef Py_ssize_t y, i, count = (chunk.x_last - chunk.x_first) * grads.depth
+    cdef Py_ssize_t values = whole_lanes(count)
+    cdef Py_ssize_t[2] tag
+    cdef bint direct = packs_reals(<float*>NULL, grads)
+    cdef const double* top
+    cdef const double* bottom
+    cdef Columns columns = read_columns(image, s, chunk)
+    tag[0] = tag[1] = -1
+    list_source_rows(s, chunk)
+    for i in range(ROWS_AHEAD):
+        cropkit_prefetch(
+            pixels + s.source_rows[i] * image.stride_y + columns.ahead, columns.ahead_bytes)
+    locate_taps(<float*>NULL, s, chunk, image)
+    spread_weights(s, chunk, grads.depth)
+    memset(s.across, 0, values * sizeof(double))
+    for y in range(chunk.y_first, chunk.y_last):
+        i = y - chunk.begin
+        bottom = <const double*>fetch_rows_of(
+            <float*>NULL, s, tag, i, pixels, image, chunk, True)
+        top = <const double*>s.taps[0]
+        s.row_sums[i] = cropkit_sum_rows(
+            s.across, load_row(<float*>NULL, crop, grads, s, chunk, y, direct), top, bottom,
+            top + values, bottom + values, s.row_weight[i], count)
+
+
+cdef void sum_pairs(
+    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    SumScratch* s, const Chunk* chunk,
+) noexcept nogil:
+    """The same where rows share no source rows, so that there is no use in keeping any."""
+    cdef Py_ssize_t y, i, n = chunk.x_last - chunk.x_first
+    cdef bint direct = packs_reals(<float*>NULL, grads), both
+    cdef Columns columns = read_columns(image, s, chunk)
+    for y in range(chunk.y_first, min(chunk.y_first + PAIRS_AHEAD, chunk.y_last)):
+        prefetch_pairs(s, y - chunk.begin, pixels, image, &columns)
+    both = pair_taps(s, chunk, image.width)
+    memset(s.across, 0, whole_lanes(n) * sizeof(double))
+    for y in range(chunk.y_first, chunk.y_last):
+        i = y - chunk.begin
+        if y + PAIRS_AHEAD < chunk.y_last:
+            prefetch_pairs(s, i + PAIRS_AHEAD, pixels, image, &columns)
+        s.row_sums[i] = cropkit_sum_pairs(
+            s.across, load_row(<float*>NULL, crop, grads, s, chunk, y, direct),
+            <const float*>(pixels + s.y_lo[i] * image.stride_y),
+            <const float*>(pixels + s.y_hi[i] * image.stride_y), s.pairs, s.seconds, s.keep,
+            s.value_weight, s.row_weight[i], n, both)
+
+
+cdef void sum_slopes(
+    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    SumScratch* s, const Chunk* chunk,
+) noexcept nogil:
+    """The same by slopes, of any dtype. Deep pixels are summed one by one."""
     cdef Py_ssize_t y, i, k, depth = grads.depth
     cdef Py_ssize_t[2] tag
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
     cdef bint deep = depth >= CROPKIT_LANES
     cdef bint direct = packs_reals(<double*>NULL, grads)
     cdef bint in_place = deep and holds_reals(<double*>NULL, image)
-    cdef const char* row
     cdef const double* g
     cdef const double* top
     cdef const double* bottom
@@ -165,11 +190,7 @@ cdef void sum_doubles(
     memset(s.across, 0, values * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
         i = y - chunk.begin
-        row = crop + y * grads.stride_y
-        g = <const double*>(row + chunk.x_first * grads.stride_x)
-        if not direct:
-            load_pixels(<double*>s.loaded, row, grads, NULL, chunk.x_first, n, s.raw)
-            g = <const double*>s.loaded
+        g = load_row(<double*>NULL, crop, grads, s, chunk, y, direct)
         if in_place:
             top = <const double*>(pixels + s.y_lo[i] * image.stride_y)
             bottom = <const double*>(pixels + s.y_hi[i] * image.stride_y)
@@ -188,6 +209,30 @@ cdef void sum_doubles(
                 s.across + k * depth, g + k * depth, top + s.left[k], top + s.right[k],
                 bottom + s.left[k], bottom + s.right[k], s.value_weight + k * depth,
                 s.row_weight[i], depth)
+
+
+cdef void sum_floats(
+    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    SumScratch* s, const Chunk* chunk, double* sums,
+) noexcept nogil:
+    """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2].
+
+    For dtypes whose values float32 holds.
+    """
+    cdef Py_ssize_t depth = grads.depth
+    if depth >= CROPKIT_LANES:
+        sum_dots(crop, pixels, grads, image, s, chunk)
+        finish_chunk(grads, image, s, chunk, CROPKIT_LANES, sums)
+        return
+    if (
+        depth == 1 and image.width > 1 and holds_reals(<float*>NULL, image)
+        and image.stride_x == <Py_ssize_t>sizeof(float)
+        and distance(s.y_lo[chunk.y_first - chunk.begin], s.y_lo[chunk.y_last - 1 - chunk.begin])
+        >= chunk.y_last - chunk.y_first
+    ):
+        sum_pairs(crop, pixels, grads, image, s, chunk)
+    else:
+        sum_rows(crop, pixels, grads, image, s, chunk)
     finish_chunk(grads, image, s, chunk, depth, sums)
 
 
@@ -227,7 +272,8 @@ cdef void run_chunk(
                 isfinite(sums[0]) and isfinite(sums[1])
                 and isfinite(sums[2]) and isfinite(sums[3]))
         if not single:
-            sum_doubles(crop, pixels, grads, image, &s, &chunk, sums)
+            sum_slopes(crop, pixels, grads, image, &s, &chunk)
+            finish_chunk(grads, image, &s, &chunk, grads.depth, sums)
     cropkit_leave(saved)
 
 

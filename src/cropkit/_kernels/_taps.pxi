@@ -270,6 +270,18 @@ cdef void* fetch_rows_of(
     return s.taps[0 if lo == hi else 1]
 
 
+cdef Columns read_columns(
+    const Image* image, const SumScratch* s, const Chunk* chunk,
+) noexcept nogil:
+    """What the chunk reads of each source row, and which bytes of one to ask for early."""
+    cdef Columns columns
+    columns.lo = s.x_lo + chunk.x_first
+    columns.hi = s.x_hi + chunk.x_first
+    columns.count = chunk.x_last - chunk.x_first
+    plan_prefetch(image, &columns)
+    return columns
+
+
 cdef void prefetch_taps(
     const SumScratch* s, Py_ssize_t i, const char* pixels, const Image* image,
     const Columns* columns,
