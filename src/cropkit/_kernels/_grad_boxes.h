@@ -326,15 +326,14 @@ static inline __attribute__((always_inline)) void cropkit_get_pairs(
 #endif
 }
 
-/* The same in one go and to the same bits, from image rows of depth 1 whose pixels adjoin:
- * for source rows that no other crop row reads. The left tap is the first of the two
- * neighbours at `pairs`, or the second where `seconds` is 1 instead of 0; only where `keep` is
- * 1 are the two both taps. The tables are padded like the rest. With `both`, a constant, they
- * are both taps everywhere. */
+/* The same in one go and to the same bits, from image rows of depth 1 whose pixels adjoin: for
+ * source rows that no other crop row reads. The taps are the two neighbours at `pairs`. Where
+ * the weight is 0 they need not be: the left tap is then the second neighbour if `seconds`,
+ * unless NULL, is 1 there instead of 0, and what is added to `across` is of no use. The tables
+ * are padded like the rest. */
 static inline __attribute__((always_inline)) double cropkit_sum_pairs_of(double *restrict across,
     const float *g, const float *top, const float *bottom, const ptrdiff_t *pairs,
-    const double *seconds, const double *keep, const double *weights, double wy, ptrdiff_t n,
-    int both)
+    const double *seconds, const double *weights, double wy, ptrdiff_t n)
 {
     cropkit_doubles sums[CROPKIT_PARTS] = {{0}};
     double lanes[CROPKIT_LANES];
@@ -344,20 +343,14 @@ static inline __attribute__((always_inline)) double cropkit_sum_pairs_of(double 
         for (int k = 0; k < CROPKIT_PARTS; k++) {
             const ptrdiff_t o = f + k * CROPKIT_DOUBLES;
             const cropkit_doubles w = cropkit_doubles_at(weights + o);
-            cropkit_doubles tl, bl, e, next_e;
-            cropkit_get_pairs(&tl, &e, top, pairs + o);
-            cropkit_get_pairs(&bl, &next_e, bottom, pairs + o);
-            if (both) {
-                e -= tl;
-                next_e -= bl;
-            } else { /* Choices, not interpolations: nothing of the other neighbour is left. */
+            cropkit_doubles tl, bl, tr, br;
+            cropkit_get_pairs(&tl, &tr, top, pairs + o);
+            cropkit_get_pairs(&bl, &br, bottom, pairs + o);
+            const cropkit_doubles e = tr - tl, next_e = br - bl;
+            if (seconds) { /* A choice, not an interpolation: nothing of the other is left. */
                 const cropkit_doubles t = cropkit_doubles_at(seconds + o);
-                const cropkit_doubles kept = cropkit_doubles_at(keep + o);
-                const cropkit_doubles rise = kept * (e - tl), next_rise = kept * (next_e - bl);
-                tl = (1 - t) * tl + t * e;
-                bl = (1 - t) * bl + t * next_e;
-                e = rise;
-                next_e = next_rise;
+                tl = (1 - t) * tl + t * tr;
+                bl = (1 - t) * bl + t * br;
             }
             cropkit_add_row(&sums[k], across + o, cropkit_widen(values + k * CROPKIT_DOUBLES),
                 tl + w * e, bl + w * next_e, e, next_e, wy);
@@ -368,12 +361,12 @@ static inline __attribute__((always_inline)) double cropkit_sum_pairs_of(double 
 }
 
 static double cropkit_sum_pairs(double *restrict across, const float *g, const float *top,
-    const float *bottom, const ptrdiff_t *pairs, const double *seconds, const double *keep,
-    const double *weights, double wy, ptrdiff_t n, int both)
+    const float *bottom, const ptrdiff_t *pairs, const double *seconds, const double *weights,
+    double wy, ptrdiff_t n)
 {
-    return both
-        ? cropkit_sum_pairs_of(across, g, top, bottom, pairs, NULL, NULL, weights, wy, n, 1)
-        : cropkit_sum_pairs_of(across, g, top, bottom, pairs, seconds, keep, weights, wy, n, 0);
+    return seconds
+        ? cropkit_sum_pairs_of(across, g, top, bottom, pairs, seconds, weights, wy, n)
+        : cropkit_sum_pairs_of(across, g, top, bottom, pairs, NULL, weights, wy, n);
 }
 
 /* ---- slopes ----------------------------------------------------------------------- */

@@ -18,7 +18,7 @@ cdef extern from "_grad_boxes.h" nogil:
         double, Py_ssize_t) noexcept
     double cropkit_sum_pairs(
         double*, const float*, const float*, const float*, const Py_ssize_t*, const double*,
-        const double*, const double*, double, Py_ssize_t, bint) noexcept
+        const double*, double, Py_ssize_t) noexcept
     double cropkit_sum_slopes(
         double*, const double*, const double*, const double*, const double*, const double*,
         const double*, double, Py_ssize_t) noexcept
@@ -153,11 +153,12 @@ cdef void sum_pairs(
 ) noexcept nogil:
     """The same where rows share no source rows, so that there is no use in keeping any."""
     cdef Py_ssize_t y, i, n = chunk.x_last - chunk.x_first
-    cdef bint direct = packs_reals(<float*>NULL, grads), both
+    cdef bint direct = packs_reals(<float*>NULL, grads)
+    cdef const double* seconds
     cdef Columns columns = read_columns(image, s, chunk)
     for y in range(chunk.y_first, min(chunk.y_first + PAIRS_AHEAD, chunk.y_last)):
         prefetch_pairs(s, y - chunk.begin, pixels, image, &columns)
-    both = pair_taps(s, chunk, image.width)
+    seconds = pair_taps(s, chunk, image.width)
     memset(s.across, 0, whole_lanes(n) * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
         i = y - chunk.begin
@@ -166,8 +167,12 @@ cdef void sum_pairs(
         s.row_sums[i] = cropkit_sum_pairs(
             s.across, load_row(<float*>NULL, crop, grads, s, chunk, y, direct),
             <const float*>(pixels + s.y_lo[i] * image.stride_y),
-            <const float*>(pixels + s.y_hi[i] * image.stride_y), s.pairs, s.seconds, s.keep,
-            s.value_weight, s.row_weight[i], n, both)
+            <const float*>(pixels + s.y_hi[i] * image.stride_y), s.pairs, seconds,
+            s.value_weight, s.row_weight[i], n)
+    # On a pixel, both taps are that pixel: no rise.
+    for i in range(n):
+        if s.value_weight[i] == 0:
+            s.across[i] = 0
 
 
 cdef void sum_slopes(

@@ -34,8 +34,7 @@ cdef struct SumScratch:
     Py_ssize_t* left        # where a pixel's taps are, in values: in an image row or in `taps`
     Py_ssize_t* right
     Py_ssize_t* pairs       # the left of two neighbours
-    double* seconds         # whether the right one is the left tap, and whether both are taps
-    double* keep
+    double* seconds         # 1 where the right one is the left tap
     void* taps[2]           # of two source rows: left and right, or interpolated and rise
     void* picked            # left and right, before they are interpolated
     void* loaded            # a crop row
@@ -96,7 +95,6 @@ cdef Py_ssize_t carve_sums(
     at = place(base, <void**>&s.right, at, n * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.pairs, at, values * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.seconds, at, values * sizeof(double))
-    at = place(base, <void**>&s.keep, at, values * sizeof(double))
     for i in range(2):
         at = place(base, &s.taps[i], at, 2 * values * sizeof(double))
     at = place(base, &s.picked, at, 2 * values * sizeof(float))
@@ -154,25 +152,25 @@ cdef void locate_taps(
             s.right[i] = whole_lanes(n * depth) + i * depth
 
 
-cdef bint pair_taps(
+cdef const double* pair_taps(
     const SumScratch* s, const Chunk* chunk, Py_ssize_t width,
 ) noexcept nogil:
     """Make two neighbours of what each sample reads in a row of `width` pixels, at least 2.
 
-    A sample on a pixel reads it alone. Beside it is the pixel's right neighbour, or, if the
-    pixel is the last, the left one. True if no sample is on a pixel, as in most boxes.
+    They are its taps, unless it is on a pixel. Beside the last pixel is the one before: the
+    second is then the pixel, as the table returned says. NULL if no sample is on the last.
     """
-    cdef Py_ssize_t i, lo, n = chunk.x_last - chunk.x_first
-    cdef bint both = True
+    cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, last = width - 1
+    cdef const Py_ssize_t* lo = s.x_lo + chunk.x_first
     spread_weights(s, chunk, 1)
     for i in range(whole_lanes(n)):
-        lo = s.x_lo[chunk.x_first + min(i, n - 1)]
-        s.seconds[i] = lo == width - 1
-        s.pairs[i] = min(lo, width - 2)
-        s.keep[i] = s.value_weight[i] != 0
-        if i < n and (s.seconds[i] != 0 or s.keep[i] == 0):
-            both = False
-    return both
+        s.pairs[i] = min(lo[min(i, n - 1)], last - 1)
+    # Positions are monotone.
+    if lo[0] < last and lo[n - 1] < last:
+        return NULL
+    for i in range(whole_lanes(n)):
+        s.seconds[i] = lo[min(i, n - 1)] == last
+    return s.seconds
 
 
 # ---- source rows -----------------------------------------------------------------------
