@@ -55,7 +55,10 @@ cdef void finish_chunk(
     const Image* grads, const Image* image, const SumScratch* s, const Chunk* chunk,
     Py_ssize_t lanes, double* sums,
 ) noexcept nogil:
-    """Set `sums` from the sums of rows and of columns, `lanes` of `across` for each."""
+    """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2].
+
+    From the sums of rows and of columns, `lanes` of `across` for each.
+    """
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first
     cropkit_lane_sums(s.column_sums, s.across, n, lanes)
     follow_edges(
@@ -216,19 +219,18 @@ cdef void sum_slopes(
                 s.row_weight[i], depth)
 
 
-cdef void sum_floats(
+cdef Py_ssize_t sum_floats(
     const char* crop, const char* pixels, const Image* grads, const Image* image,
-    SumScratch* s, const Chunk* chunk, double* sums,
+    SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2].
+    """The same the way that is best for the chunk, of dtypes whose values float32 holds.
 
-    For dtypes whose values float32 holds.
+    Returns how many entries of `across` each column has.
     """
     cdef Py_ssize_t depth = grads.depth
     if depth >= CROPKIT_LANES:
         sum_dots(crop, pixels, grads, image, s, chunk)
-        finish_chunk(grads, image, s, chunk, CROPKIT_LANES, sums)
-        return
+        return CROPKIT_LANES
     if (
         depth == 1 and image.width > 1 and holds_reals(<float*>NULL, image)
         and image.stride_x == <Py_ssize_t>sizeof(float)
@@ -238,7 +240,7 @@ cdef void sum_floats(
         sum_pairs(crop, pixels, grads, image, s, chunk)
     else:
         sum_rows(crop, pixels, grads, image, s, chunk)
-    finish_chunk(grads, image, s, chunk, depth, sums)
+    return depth
 
 
 cdef void run_chunk(
@@ -248,7 +250,7 @@ cdef void run_chunk(
 ) noexcept nogil:
     cdef SumScratch s
     cdef Chunk chunk
-    cdef Py_ssize_t n, index
+    cdef Py_ssize_t n, index, lanes
     cdef uint64_t saved
     cdef const char* crop
     cdef const char* pixels
@@ -271,7 +273,8 @@ cdef void run_chunk(
     cropkit_enter(False)
     if chunk.y_first < chunk.y_last and chunk.x_first < chunk.x_last:
         if single:
-            sum_floats(crop, pixels, grads, image, &s, &chunk, sums)
+            lanes = sum_floats(crop, pixels, grads, image, &s, &chunk)
+            finish_chunk(grads, image, &s, &chunk, lanes, sums)
             # Infinite only if an input was: float32 terms do not overflow float64.
             single = (
                 isfinite(sums[0]) and isfinite(sums[1])

@@ -93,8 +93,8 @@ cdef Py_ssize_t carve_sums(
     at = place(base, <void**>&s.products, at, max(rows, n) * sizeof(double))
     at = place(base, <void**>&s.left, at, n * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.right, at, n * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.pairs, at, values * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.seconds, at, values * sizeof(double))
+    at = place(base, <void**>&s.pairs, at, whole_lanes(n) * sizeof(Py_ssize_t))
+    at = place(base, <void**>&s.seconds, at, whole_lanes(n) * sizeof(double))
     for i in range(2):
         at = place(base, &s.taps[i], at, 2 * values * sizeof(double))
     at = place(base, &s.picked, at, 2 * values * sizeof(float))
