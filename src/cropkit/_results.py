@@ -56,9 +56,10 @@ def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 def _memory_bytes() -> int:
     """Bytes of memory that this process could have at most."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return sys.maxsize
+    return pages * page if pages > 0 and page > 0 else sys.maxsize  # -1 is "unknown"
 
 
 def check_out(
@@ -87,6 +88,8 @@ def check_out(
         return checked.array  # what its memory is like, its backend knows
     if not checked.flags.writeable:
         raise ValueError("out is read-only")
+    if 0 in shape:  # nothing is written; NumPy gives such an array strides of 0
+        return checked
     strides = checked.strides
     if 0 in strides and any(s == 0 and n > 1 for s, n in zip(strides, shape, strict=True)):
         raise ValueError("out has elements that share memory with each other (a stride is 0)")
