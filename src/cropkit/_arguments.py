@@ -132,11 +132,12 @@ def check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
     if given.dtype == dtype and given.flags.c_contiguous and given.flags.aligned:
         boxes = given
     else:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):  # the caller's may raise, and edges may be subnormal
             boxes = np.array(given, dtype, order="C")
     bad = _FIRST_BAD_BOX[dtype](boxes)
     if bad >= 0:
-        narrowed = "" if not np.isfinite(given[bad].astype(float)).all() else f" in {dtype}"
+        with np.errstate(all="ignore"):  # of long double, likewise
+            narrowed = "" if not np.isfinite(given[bad].astype(float)).all() else f" in {dtype}"
         raise ValueError(
             f"boxes[{bad}] = {given[bad].tolist()}: box coordinates must be finite{narrowed}"
         )
