@@ -17,7 +17,7 @@ from tests.children import python
 
 IMAGE = np.arange(8 * 8 * 4, dtype=np.float32).reshape(1, 8, 8, 4)
 PAGE = 2 << 20
-KEPT = 2  # blocks, see _memory.pyx
+KEPT = 1  # blocks, see _memory.pyx
 
 
 def crops(side: int = 600, value: float = 0.0) -> NDArray[Any]:
@@ -102,6 +102,46 @@ def test_what_is_kept_can_be_taken_by_the_system() -> None:
     assert lazily_free() <= before + PAGE
     del result
     assert lazily_free() >= before + size - PAGE
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's smaps")
+def test_one_block_is_kept_and_no_larger_one_than_is_said() -> None:
+    before = lazily_free()
+    results = [crops() for _ in range(4)]
+    size = results[0].nbytes
+    del results
+    assert lazily_free() < before + 2 * size
+    small = lazily_free()
+    block = Block((256 << 20) + 1)
+    np.asarray(memoryview(block)[: 4 * PAGE])[...] = 1
+    del block
+    assert lazily_free() == small
+
+
+def test_a_loop_takes_turns_between_two_blocks() -> None:
+    result, places = crops(), []
+    for _ in range(6):
+        result = crops()  # made before the last one is dropped
+        places.append(address(result))
+    assert places[0] == places[2] == places[4]
+    assert places[1] == places[3] == places[5]
+    assert len(set(places)) == 2
+
+
+def test_the_documentation_of_out_says_whose_memory_a_large_result_has() -> None:
+    for function in (
+        cropkit.crop_and_resize,
+        cropkit.crop_and_resize_grad_image,
+        cropkit.crop_and_resize_grad_boxes,
+    ):
+        text = " ".join(str(function.__doc__).split())
+        for part in ("4 MiB", "256 MiB", "CROPKIT_REUSE_MEMORY", "resize"):
+            assert part in text
+    with pytest.raises(ValueError, match="does not own its data"):
+        crops().resize((1,))
+    out = np.empty((1, 600, 600, 4), np.float32)
+    cropkit.crop_and_resize(IMAGE, [[0, 0, 1, 1]], [0], (600, 600), out=out)
+    out.resize((1,), refcheck=False)
 
 
 def test_threads_never_get_the_same_memory() -> None:

@@ -64,7 +64,10 @@ def crop_and_resize(
         Of the result and of all arithmetic. With float64, nothing is rounded to float32.
     out : array, shape (num_boxes, crop_height, crop_width, depth), optional
         Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
-        with the inputs.
+        with the inputs. Without it, a result of 4 MiB or more is made of memory that an
+        earlier one may have given back, of which at most one block of at most 256 MiB is
+        kept (on Linux; ``CROPKIT_REUSE_MEMORY=0`` turns it off). Such an array does not own
+        its memory, so that ``ndarray.resize`` refuses it.
     backend : str or Backend, optional
         Which backend runs; see `list_backends`. By default `use_backend`, then the
         environment's ``CROPKIT_BACKEND``, then ``"cpu"`` for arrays in the CPU's memory.
@@ -180,7 +183,9 @@ def crop_and_resize_grad_image(
         towards zero, stays within the dtype's limits, and makes NaN 0.
     out : array, shape `image_size`, optional
         Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
-        with the inputs. What it held is overwritten, not added to.
+        with the inputs. What it held is overwritten, not added to. Without it, a result of
+        4 MiB or more is made of kept memory as in `crop_and_resize`: at most one block of at
+        most 256 MiB (``CROPKIT_REUSE_MEMORY=0``: none), and ``ndarray.resize`` refuses it.
     backend : str or Backend, optional
         Which backend runs, as in `crop_and_resize`.
     num_threads : int, optional
@@ -280,7 +285,9 @@ def crop_and_resize_grad_boxes(
         call.
     out : array, shape (num_boxes, 4), optional
         Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
-        with the inputs.
+        with the inputs. Without it, a result of 4 MiB or more is made of kept memory as in
+        `crop_and_resize`: at most one block of at most 256 MiB
+        (``CROPKIT_REUSE_MEMORY=0``: none), and ``ndarray.resize`` refuses it.
     backend : str or Backend, optional
         Which backend runs, as in `crop_and_resize`.
     num_threads : int, optional

@@ -2,7 +2,7 @@
 
 New memory costs more than a result does: for 154 MB of crops the kernel of the system zeroes
 pages for longer than the kernels here compute. A program that makes crops in a loop drops a
-result as it gets the next, so the memory of the last two is kept.
+result as it gets the next, so the memory of the last one is kept.
 
 Nobody goes short of it: while it is kept it is marked MADV_FREE, which lets the system take
 the pages back when it needs them, without writing them anywhere.
@@ -21,8 +21,8 @@ cdef extern from *:
 
     /* Blocks are whole huge pages: one fault instead of 512, at their ends too. */
     #define CROPKIT_PAGE ((size_t)2 << 20)
-    #define CROPKIT_KEPT 2
-    #define CROPKIT_KEPT_BYTES ((size_t)512 << 20)
+    #define CROPKIT_KEPT 1
+    #define CROPKIT_KEPT_BYTES ((size_t)256 << 20)
 
     typedef struct { char *data; size_t size; } cropkit_block;
 
