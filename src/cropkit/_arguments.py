@@ -196,6 +196,7 @@ def check_image_size(value: object) -> tuple[int, int, int, int]:
 
 
 def _check_integers(value: object, name: str, count: int, expected: str) -> tuple[int, ...]:
+    _arrays.refuse_masked(value, name)
     if type(value) is not tuple and (
         isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray))
     ):
@@ -257,6 +258,7 @@ def check_extrapolation_value(value: object) -> float:
     """Return `value`, a real number, as a float."""
     if type(value) is float:
         return value
+    _arrays.refuse_masked(value, "extrapolation_value")
     try:
         if not isinstance(value, (str, bytes, bytearray, np.complexfloating)):
             return float(cast(float, value))
@@ -269,6 +271,7 @@ def check_extrapolation_value(value: object) -> float:
 
 def check_num_threads(value: int) -> int:
     """Return `value` as a positive integer."""
+    _arrays.refuse_masked(value, "num_threads")
     try:
         count = operator.index(value)
     except TypeError:

@@ -13,7 +13,9 @@ out since it must be differentiated or compiled, in how sixteen bits are seen as
 import math
 import os
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -68,6 +70,7 @@ def as_array(value: object, name: str) -> NDArray[Any] | DeviceArray:
     TypeError, ValueError
         It is no array, or one whose memory is not to be read.
     """
+    refuse_masked(value, name)
     library = library_of(value)
     try:
         return np.asarray(value) if library is None else library.view(value)
@@ -75,6 +78,39 @@ def as_array(value: object, name: str) -> NDArray[Any] | DeviceArray:
         raise ValueError(f"{name}: expected an array: {error}") from None
     except (TypeError, AttributeError, BufferError, RuntimeError) as error:
         raise TypeError(f"{name}: expected an array: {error}") from None
+
+
+def refuse_masked(value: object, name: str) -> None:
+    """Refuse a masked array, and a list of some: NumPy would convert it without its mask.
+
+    One that masks nothing is refused too: whether a program works is not to depend on that.
+    """
+    ma = sys.modules.get("numpy.ma")  # imported by whoever makes one
+    if ma is None:
+        return
+    if isinstance(value, ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be dropped: {name}.filled(value) is a "
+            "plain array"
+        )
+    if isinstance(value, (list, tuple)) and _holds(value, ma.MaskedArray):
+        raise TypeError(
+            f"{name} holds a masked array, whose mask would be dropped: its filled(value) is a "
+            "plain one"
+        )
+
+
+def _holds(values: Iterable[Any], kind: type[Any]) -> bool:
+    """Whether one of the entries is of that kind, or one of a list in it, as deep as an image."""
+    for _ in range(4):
+        entries = list(values)
+        kinds = set(map(type, entries))  # few, however many entries there are
+        if any(issubclass(one, kind) for one in kinds):
+            return True
+        if not kinds <= {list, tuple}:
+            entries = [entry for entry in entries if isinstance(entry, (list, tuple))]
+        values = chain.from_iterable(entries)
+    return False
 
 
 def as_host_array(value: object, name: str) -> NDArray[Any]:
@@ -251,6 +287,7 @@ class _Torch(Library):
 
 class _Jax(Library):
     constant = True
+    DELETED: Final = "this one has been deleted, by delete() or as an argument donated to jit"
 
     def view(self, value: Any) -> NDArray[Any] | DeviceArray:
         if isinstance(value, sys.modules["jax"].core.Tracer):
@@ -258,6 +295,8 @@ class _Jax(Library):
                 "what JAX traces is for cropkit.jax.crop_and_resize, which works under jit, "
                 "grad and vmap"
             )
+        if isinstance(value, sys.modules["jax"].Array) and value.is_deleted():
+            raise ValueError(self.DELETED)
         return super().view(value)
 
     def host_view(self, value: Any) -> NDArray[Any]:

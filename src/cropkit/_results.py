@@ -70,6 +70,10 @@ def check_out(
     **inputs: NDArray[Any] | DeviceArray,
 ) -> Any:
     """Check that `out` can be written, and that writing it changes no input."""
+    if type(out) is not np.ndarray and isinstance(out, np.ma.MaskedArray):
+        raise TypeError(
+            "out is a masked array, whose mask would stay as it is: out.data is the plain array"
+        )
     if not isinstance(out, np.ndarray):
         if _arrays.library_of(out) is None:
             raise TypeError(f"out is a {type(out).__name__}: expected a numpy.ndarray")
