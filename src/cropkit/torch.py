@@ -14,17 +14,31 @@ kernels are the three functions of `cropkit`; so all that is said there about bi
 and bad input holds here.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 try:
     import torch
+    from torch._functorch.utils import enable_single_level_autograd_function
+    from torch.autograd import forward_ad
+    from torch.autograd.function import _SingleLevelFunction
+    from torch.overrides import handle_torch_function, has_torch_function
 except ImportError as error:
     raise ImportError("cropkit.torch needs PyTorch: pip install torch") from error
 
 import cropkit
-from cropkit._arguments import check_crop_size, check_extrapolation_value, check_num_threads
-from cropkit._arrays import grad_image_dtype
+from cropkit._arguments import (
+    check_box_indices,
+    check_boxes,
+    check_crop_size,
+    check_extrapolation_value,
+    check_image,
+    check_num_threads,
+)
+from cropkit._arrays import grad_image_dtype, numpy_dtype
 
 __all__ = ["crop_and_resize"]
 
@@ -60,7 +74,8 @@ def crop_and_resize(
         The value of crop pixels that lie outside the image.
     dtype : torch.dtype, optional
         Of the result and of all arithmetic, ``torch.float32`` or ``torch.float64``. By
-        default float64 if the image or the boxes are of it, else float32.
+        default float64 if the image or the boxes are a tensor of it, else float32: lists and
+        arrays of NumPy have no say.
     num_threads, backend
         As in `cropkit.crop_and_resize`, for the gradients too; `backend` is a name.
 
@@ -72,8 +87,8 @@ def crop_and_resize(
     Notes
     -----
     The gradient of the image has the image's dtype. For float16 and bfloat16 it is summed in
-    float32 and rounded once, so autocast needs no casts around this function. The gradients
-    cannot be differentiated again.
+    float32 and rounded once, so autocast needs no casts around this function. Derivatives in
+    forward mode and second derivatives are refused.
 
     Examples
     --------
@@ -85,12 +100,15 @@ def crop_and_resize(
     >>> crops.permute(0, 3, 1, 2).shape
     torch.Size([2, 3, 224, 224])
     """
-    image = torch.as_tensor(image)
-    boxes = torch.as_tensor(boxes)
-    if box_indices is not None:
-        box_indices = _indices(box_indices)
+    given = (image, boxes, box_indices)
+    if has_torch_function(given):
+        # What traces, as torch.fx does, and subclasses of tensors see one call.
+        return handle_torch_function(
+            crop_and_resize, given, image, boxes, box_indices, crop_size, method,
+            extrapolation_value, dtype=dtype, num_threads=num_threads, backend=backend,
+        )  # fmt: skip
     if dtype is None:
-        double = torch.float64 in (image.dtype, boxes.dtype)
+        double = any(isinstance(x, torch.Tensor) and x.dtype == torch.float64 for x in given)
         dtype = torch.float64 if double else torch.float32
     elif dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype={dtype!r}: expected torch.float32 or torch.float64")
@@ -98,22 +116,66 @@ def crop_and_resize(
     size = check_crop_size(crop_size)
     value = check_extrapolation_value(extrapolation_value)
     threads = None if num_threads is None else check_num_threads(num_threads)
-    crops: torch.Tensor = _crop_and_resize(
-        image, boxes, box_indices, size, method, value, dtype, threads, backend
-    )
-    return crops
+    if not isinstance(image, torch.Tensor):
+        image = _tensor(image, check_image)
+    if not isinstance(boxes, torch.Tensor):
+        real = numpy_dtype(dtype)
+        boxes = _tensor(boxes, lambda given: check_boxes(given, real))
+    if not isinstance(box_indices, torch.Tensor | None):
+        count, batch = boxes.shape[0], image.shape[0]
+        box_indices = _tensor(box_indices, lambda given: check_box_indices(given, count, batch))
+    return _crop_and_resize(image, boxes, box_indices, size, method, value, dtype, threads, backend)
 
 
-def _indices(given: Any) -> torch.Tensor:
-    indices = torch.as_tensor(given)
-    # An empty list becomes a tensor of floats.
-    return indices.long() if indices.numel() == 0 and isinstance(given, list | tuple) else indices
+def _tensor(given: Any, check: Callable[[Any], Any]) -> torch.Tensor:
+    """See what is no tensor as one, after its check: the sentences of ours come first."""
+    if torch.compiler.is_compiling():  # arrays are tensors there, and no check can be traced
+        return torch.as_tensor(given)
+    array = check(given)
+    if not isinstance(array, np.ndarray):  # on another device
+        return torch.as_tensor(array.array)
+    bfloat16 = array.dtype.name == "bfloat16"
+    array = array.view(np.int16) if bfloat16 else array
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if min(array.strides, default=0) < 0 or any(n % array.itemsize for n in array.strides):
+        array = array.copy()  # strides that no tensor has
+    if not array.flags.writeable:
+        array = np.asarray(_Unlocked(array))
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if bfloat16 else tensor
+
+
+class _Unlocked:
+    """A read-only array's memory, which PyTorch would warn of; nothing here writes to it."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array  # kept, since the memory is its
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
 
 
 # ---- the operators --------------------------------------------------------------------
 
+# Not by torch.library.custom_op: its kernel for autograd, which cannot be replaced without a
+# warning, drops the tangents of forward mode without a word, and refuses torch.func.grad.
+_LIBRARY: Final = torch.library.Library("cropkit", "FRAGMENT")
 
-@torch.library.custom_op("cropkit::crop_and_resize", mutates_args=())
+
+def _operator(name: str) -> Callable[[Callable[..., torch.Tensor]], Any]:
+    """Make an operator of the kernel for every device."""
+
+    def make(kernel: Callable[..., torch.Tensor]) -> Any:
+        schema = torch.library.infer_schema(kernel, mutates_args=())
+        _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+        operator = getattr(torch.ops.cropkit, name).default
+        _LIBRARY.impl(name, lambda *inputs: _differentiable(operator, *inputs), "Autograd")
+        return operator
+
+    return make
+
+
+@_operator("crop_and_resize")
 def _crop_and_resize(
     image: torch.Tensor,
     boxes: torch.Tensor,
@@ -132,7 +194,7 @@ def _crop_and_resize(
     return crops
 
 
-@torch.library.custom_op("cropkit::crop_and_resize_grad_image", mutates_args=())
+@_operator("crop_and_resize_grad_image")
 def _grad_image(
     grads: torch.Tensor,
     boxes: torch.Tensor,
@@ -150,7 +212,7 @@ def _grad_image(
     return grad
 
 
-@torch.library.custom_op("cropkit::crop_and_resize_grad_boxes", mutates_args=())
+@_operator("crop_and_resize_grad_boxes")
 def _grad_boxes(
     grads: torch.Tensor,
     image: torch.Tensor,
@@ -171,18 +233,18 @@ def _grad_boxes(
 # ---- what the compiler sees: shapes and dtypes ------------------------------------------
 
 
-@_crop_and_resize.register_fake
+@torch.library.register_fake("cropkit::crop_and_resize", lib=_LIBRARY)
 def _(image, boxes, box_indices, crop_size, method, extrapolation_value, dtype, *_):  # type: ignore[no-untyped-def]
     torch._check(image.dim() == 4, lambda: f"image has {image.dim()} axes: expected 4")
     return image.new_empty((boxes.shape[0], *crop_size, image.shape[3]), dtype=dtype)
 
 
-@_grad_image.register_fake
+@torch.library.register_fake("cropkit::crop_and_resize_grad_image", lib=_LIBRARY)
 def _(grads, boxes, box_indices, image_size, method, dtype, *_):  # type: ignore[no-untyped-def]
     return grads.new_empty(image_size, dtype=dtype)
 
 
-@_grad_boxes.register_fake
+@torch.library.register_fake("cropkit::crop_and_resize_grad_boxes", lib=_LIBRARY)
 def _(grads, image, boxes, box_indices, method, dtype, *_):  # type: ignore[no-untyped-def]
     return image.new_empty((boxes.shape[0], 4), dtype=dtype)
 
@@ -190,26 +252,78 @@ def _(grads, image, boxes, box_indices, method, dtype, *_):  # type: ignore[no-u
 # ---- the gradients --------------------------------------------------------------------
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    image, boxes, box_indices, _, ctx.method, _, ctx.dtype, *ctx.how = inputs
-    ctx.image_size, ctx.image_dtype, ctx.boxes_dtype = image.shape, image.dtype, boxes.dtype
-    # The image itself is needed for the boxes only.
-    ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, boxes, box_indices)
+class _Crop(_SingleLevelFunction):
+    """The forward operator with its two gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        image, boxes, box_indices, _, ctx.method, _, ctx.dtype, *ctx.how = inputs
+        ctx.image_size, ctx.image_dtype, ctx.boxes_dtype = image.shape, image.dtype, boxes.dtype
+        # The image itself is needed for the boxes only.
+        ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, boxes, box_indices)
+        return _of_function(_crop_and_resize, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Any) -> tuple[torch.Tensor | None, ...]:
+        (grads,) = given
+        image, boxes, box_indices = ctx.saved_tensors
+        of_image = of_boxes = None
+        if ctx.needs_input_grad[0]:
+            of_image = _grad_image(
+                grads, boxes, box_indices, ctx.image_size, ctx.method,
+                grad_image_dtype(ctx.image_dtype, ctx.dtype), *ctx.how,
+            ).to(ctx.image_dtype)  # fmt: skip
+        if ctx.needs_input_grad[1]:
+            of_boxes = _grad_boxes(
+                grads, image, boxes, box_indices, ctx.method, ctx.dtype, *ctx.how
+            ).to(ctx.boxes_dtype)  # fmt: skip
+        return of_image, of_boxes, *[None] * 7
 
 
-def _backward(ctx: Any, grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    image, boxes, box_indices = ctx.saved_tensors
-    of_image = of_boxes = None
-    if ctx.needs_input_grad[0]:
-        of_image = _grad_image(
-            grads, boxes, box_indices, ctx.image_size, ctx.method,
-            grad_image_dtype(ctx.image_dtype, ctx.dtype), *ctx.how,
-        ).to(ctx.image_dtype)  # fmt: skip
-    if ctx.needs_input_grad[1]:
-        of_boxes = _grad_boxes(
-            grads, image, boxes, box_indices, ctx.method, ctx.dtype, *ctx.how
-        ).to(ctx.boxes_dtype)  # fmt: skip
-    return of_image, of_boxes, *[None] * 7
+class _Gradient(_SingleLevelFunction):
+    """A gradient operator, whose result can be used but not differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, operator: Any, *inputs: Any) -> Any:
+        return _of_function(operator, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise NotImplementedError(
+            "second derivatives of crop_and_resize are not offered: its gradients cannot be "
+            "differentiated again; detach() makes constants of them"
+        )
 
 
-_crop_and_resize.register_autograd(_backward, setup_context=_keep)
+def _of_function(operator: Any, inputs: tuple[Any, ...]) -> Any:
+    # An autograd function's forward switches both modes off, also for the outer levels of
+    # torch.func, whose derivatives would be 0 without a word.
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        return _below_autograd(operator, inputs)
+
+
+def _below_autograd(operator: Any, inputs: tuple[Any, ...]) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*inputs)
+
+
+def _differentiable(operator: Any, *inputs: Any) -> Any:
+    """Call an operator as autograd sees it: the kernel of the dispatch key ``Autograd``.
+
+    Under torch.func, PyTorch calls this once for each level of differentiation.
+    """
+    tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
+    unpack: Any = forward_ad.unpack_dual
+    if any(unpack(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            "forward-mode derivatives of crop_and_resize are not offered: use reverse mode, "
+            "such as backward(), torch.autograd.grad, torch.func.vjp or torch.func.jacrev"
+        )
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+        return _below_autograd(operator, inputs)
+    with enable_single_level_autograd_function():
+        if operator is _crop_and_resize:
+            of_crops: Any = _Crop
+            return of_crops.apply(*inputs)
+        of_gradient: Any = _Gradient
+        return of_gradient.apply(operator, *inputs)
