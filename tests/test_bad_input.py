@@ -251,6 +251,51 @@ def test_things_that_are_no_array() -> None:
     fails(TypeError, "image has dtype <U5", image="photo")
 
 
+class Nullable:
+    """A column or a frame that may lack entries, which NumPy therefore sees as objects."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        return self.values.astype(object)
+
+    def to_numpy(self, dtype: Any) -> NDArray[Any]:
+        return self.values.astype(dtype)
+
+
+def test_nullable_columns() -> None:
+    good: dict[str, Any] = {"image": IMAGE, "boxes": BOX, "box_indices": [0], "grads": IMAGE[:1]}
+
+    def object_fails(name: str, text: str, code: str, function: Any, **other: Any) -> None:
+        text = f'{name} has dtype object: expected {text}; {name}.to_numpy("{code}") converts'
+        with pytest.raises(TypeError, match=re.escape(text)):
+            function(**other | {name: Nullable(good[name])})
+        function(**other | {name: Nullable(good[name]).to_numpy(code)})  # as the text says
+
+    pixels_ = (
+        "one of bool, uint8, int8, uint16, int16, uint32, int32, uint64, int64, float16, "
+        "bfloat16, float32, float64"
+    )
+    forward = {name: good[name] for name in ("image", "boxes", "box_indices")}
+    forward["crop_size"] = (2, 3)
+    back = {name: good[name] for name in ("grads", "boxes", "box_indices")}
+    functions: list[tuple[Any, dict[str, Any]]] = [
+        (cropkit.crop_and_resize, forward),
+        (cropkit.crop_and_resize_grad_image, back | {"image_size": IMAGE.shape}),
+        (cropkit.crop_and_resize_grad_boxes, back | {"image": IMAGE}),
+    ]
+    for function, other in functions:
+        for name in ("image", "grads"):
+            if name in other:
+                object_fails(name, pixels_, "f4", function, **other)
+        object_fails("boxes", "real numbers", "f4", function, **other)
+        object_fails("boxes", "real numbers", "f8", function, **other, dtype=np.float64)
+        object_fails("box_indices", "integers", np.dtype(np.intp).str[1:], function, **other)
+    with pytest.raises(TypeError, match=r"expected real numbers$"):
+        call(boxes=Nullable(BOX).to_numpy(object))
+
+
 class Raising:
     """Fails to become an array, as objects of other libraries do."""
 

@@ -71,7 +71,10 @@ def check_image(value: object) -> NDArray[Any] | DeviceArray:
     """Return `value` as an image batch, an array of NumPy or of a device."""
     image = _as_array(value, "image")
     if not _is_image_dtype(image.dtype):
-        raise TypeError(f"image has dtype {image.dtype}: expected one of {', '.join(IMAGE_DTYPES)}")
+        raise TypeError(
+            f"image has dtype {image.dtype}: expected one of {', '.join(IMAGE_DTYPES)}"
+            f"{_conversion(value, 'image', image.dtype, FLOAT32)}"
+        )
     if image.ndim != 4:
         hint = "; for one image, image[None] adds the batch axis" if image.ndim == 3 else ""
         raise ValueError(
@@ -87,7 +90,10 @@ def check_grads(value: object) -> NDArray[Any] | DeviceArray:
     """Return `value` as the gradients of crops, an array of NumPy or of a device."""
     grads = _as_array(value, "grads")
     if not _is_image_dtype(grads.dtype):
-        raise TypeError(f"grads has dtype {grads.dtype}: expected one of {', '.join(IMAGE_DTYPES)}")
+        raise TypeError(
+            f"grads has dtype {grads.dtype}: expected one of {', '.join(IMAGE_DTYPES)}"
+            f"{_conversion(value, 'grads', grads.dtype, FLOAT32)}"
+        )
     if grads.ndim != 4:
         raise ValueError(
             f"grads has shape {grads.shape}: expected 4 axes, "
@@ -113,6 +119,13 @@ def check_grads_fit(
         raise ValueError(f"grads has shape {grads.shape}: expected depth {depth}, as in {source}")
 
 
+def _conversion(value: object, name: str, given: np.dtype[Any], wanted: np.dtype[Any]) -> str:
+    """Say how an object that NumPy sees objects in, as in a nullable column, says its numbers."""
+    if given.kind != "O" or not callable(getattr(value, "to_numpy", None)):
+        return ""
+    return f'; {name}.to_numpy("{wanted.str[1:]}") converts'
+
+
 @cache
 def _is_image_dtype(dtype: np.dtype[Any]) -> bool:
     # ml_dtypes' bfloat16 is recognized by its name, so that nobody has to import it here.
@@ -123,7 +136,10 @@ def check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return `value` as packed boxes of `dtype`, all finite."""
     given = _as_host_array(value, "boxes")
     if given.dtype.kind not in "fiu" and given.dtype.name != "bfloat16":
-        raise TypeError(f"boxes has dtype {given.dtype}: expected real numbers")
+        raise TypeError(
+            f"boxes has dtype {given.dtype}: expected real numbers"
+            f"{_conversion(value, 'boxes', given.dtype, dtype)}"
+        )
     if given.ndim != 2 or given.shape[1] != 4:
         hint = "; if there are no boxes, (0, 4)" if given.shape == (0,) else ""
         raise ValueError(
@@ -157,7 +173,10 @@ def check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.i
         )
     given = _as_host_array(value, "box_indices")
     if given.dtype.kind not in "iu" and not (given.size == 0 and isinstance(value, (list, tuple))):
-        raise TypeError(f"box_indices has dtype {given.dtype}: expected integers")
+        raise TypeError(
+            f"box_indices has dtype {given.dtype}: expected integers"
+            f"{_conversion(value, 'box_indices', given.dtype, _INTP)}"
+        )
     if given.shape != (num_boxes,):
         raise ValueError(
             f"box_indices has shape {given.shape}: expected ({num_boxes},), one index for each box"
