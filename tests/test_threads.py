@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import cropkit
-from cropkit import _threads
+from cropkit import _cpu, _threads
 from tests.children import PATIENCE, python
 
 ROOT = Path(__file__).parent.parent
@@ -367,8 +367,8 @@ def quota(folder: Path, groups: str, files: dict[str, str]) -> int:
     for name, text in files.items():
         path = folder / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (folder / "self").write_text(groups)
+        path.write_bytes(text.encode("utf-8").replace(b"\xef\xbf\xbd", b"\xff"))
+    (folder / "self").write_bytes(groups.encode("utf-8").replace(b"\xef\xbf\xbd", b"\xff"))
     return _threads._quota(folder / "cgroup", folder / "self")
 
 
@@ -402,6 +402,9 @@ NONE = _threads._NO_QUOTA
         # Damaged.
         ("0::/\n", {"cpu.max": "\n"}, NONE),
         ("0::/\n", {"cpu.max": "100000 0\n"}, NONE),
+        ("0::/\n", {"cpu.max": "100000 " + "9" * 5000}, NONE),
+        ("0::/\n", {"cpu.max": "\ufffd\u00b2 100000\n"}, NONE),
+        ("no colon\n0::\ufffd\0/x\n0::/\n", {"cpu.max": "200000 100000\n"}, 2),
     ],
 )  # fmt: skip
 def test_quota_of_control_groups(
@@ -412,6 +415,80 @@ def test_quota_of_control_groups(
 
 def test_no_control_groups(tmp_path: Path) -> None:
     assert _threads._quota(tmp_path / "cgroup", tmp_path / "self") == NONE
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"1024K\n", 1 << 20), (b"1M", 1 << 20), (b"260M\n", 16 << 20), (b"\xff\xfe", 16 << 20),
+     (b"", 16 << 20), (b"K", 16 << 20), (b"12", 16 << 20), (b"9" * 5000 + b"K", 16 << 20)],
+)  # fmt: skip
+def test_the_cache_size_is_read_or_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, expected: int
+) -> None:
+    (tmp_path / "size").write_bytes(content)
+    monkeypatch.setattr(_cpu, "_CACHE_SIZE", tmp_path / "size")
+    assert _cpu.streaming_threshold.__wrapped__() == expected
+
+
+def test_no_file_of_the_system_is_decoded() -> None:
+    """Whatever the locale: a large call, and all that `show_runtime` looks at."""
+    code = """
+import numpy, cropkit
+cropkit.crop_and_resize(numpy.zeros((1, 9, 9, 3)), [[0, 0, 1, 1]] * 9, [0] * 9, (600, 600))
+cropkit.show_runtime()
+"""
+    python("", "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c", code)
+
+
+# ---- a system that refuses threads ---------------------------------------------------------
+
+# Without the cure OpenMP ends the process: "Thread creation failed", exit status 1.
+REFUSED = """
+import resource
+from cropkit._kernels import _openmp
+grads = np.ones((40, 50, 50, 3), np.float32)
+def all_three(num_threads):
+    cropkit.crop_and_resize_grad_image(grads, boxes, indices, image.shape, num_threads=num_threads)
+    cropkit.crop_and_resize_grad_boxes(grads, image, boxes, indices, num_threads=num_threads)
+    return right(num_threads), len(os.listdir("/proc/self/task"))
+_openmp.pause()
+before = all_three(1)[1]
+"""
+
+
+def test_a_limit_of_threads_makes_the_team_smaller() -> None:
+    """Three threads are allowed: three are used, and a call for eight has no new one."""
+    code = """
+if os.getuid() == 0:  # whom no limit holds
+    os.setgroups([])
+    os.setgid(54321)
+    os.setuid(54321)
+    resource.setrlimit(resource.RLIMIT_NPROC, (3, 3))
+    several = 3
+else:  # how many this user has is not known
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+    several = 1
+seen = []
+for _ in range(40):
+    seen += [all_three(8), all_three(3)]
+    _openmp.pause()
+expected = [(True, before), (True, before + several - 1)] * 40
+json.dump([seen == expected, seen[:2], before], sys.stdout)
+"""
+    found = ask(REFUSED + code, OPENBLAS_NUM_THREADS=1)
+    assert found[0], found
+
+
+def test_no_memory_for_stacks_makes_the_team_smaller() -> None:
+    code = """
+with open("/proc/self/statm", "rb") as statm:
+    mapped = int(statm.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 30), mapped + (1 << 30)))
+json.dump([all_three(4), before], sys.stdout)
+"""
+    (same, threads), before = ask(REFUSED + code, OPENBLAS_NUM_THREADS=1, OMP_STACKSIZE=" 2 G ")
+    assert same
+    assert threads == before
 
 
 # ---- without OpenMP ------------------------------------------------------------------

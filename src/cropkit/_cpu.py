@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from cropkit._arguments import CPU_DEVICE
 from cropkit._request import Request
+from cropkit._system import read, whole_number
 from cropkit._threads import guard_forks, short_spinning, team_size
 
 # Ordering the boxes by where they read pays when an image does not stay in the caches.
 _SORT_IMAGE_BYTES: Final = 1 << 20
 _SORT_BOXES: Final = 8
 _STREAMING_BYTES: Final = 16 << 20
+_CACHE_SIZE: Final = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 _EXACT_IN_FLOAT32: Final = frozenset(
     {"bool", "uint8", "int8", "uint16", "int16", "float16", "bfloat16", "float32"}
 )
@@ -246,12 +248,12 @@ def streaming_threshold() -> int:
     16 MiB of it are believed in: larger ones serve many cores, in a virtual machine those of
     other machines too (docs/design/kernels.md).
     """
-    try:
-        text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text().strip()
-        size = int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
-    except (OSError, ValueError, IndexError, KeyError):
+    text = read(_CACHE_SIZE).strip()
+    unit = {b"K": 1 << 10, b"M": 1 << 20}.get(text[-1:])
+    size = whole_number(text[:-1])
+    if unit is None or not size:
         return _STREAMING_BYTES
-    return min(size, _STREAMING_BYTES)
+    return min(size * unit, _STREAMING_BYTES)
 
 
 backend: Final = CpuBackend()

@@ -1,6 +1,6 @@
 """How many threads a call uses, and how the threads get along with others.
 
-Three troubles of OpenMP teams, each met on real machines, and their cures:
+Four troubles of OpenMP teams, each met on real machines, and their cures:
 
 fork
     A child of ``fork`` inherits the team's book-keeping without its threads and hangs in
@@ -12,6 +12,9 @@ spinning
     set low while the library is loaded, unless the user has chosen.
 quotas
     In a container, OpenMP sees the machine's CPUs and not the control group's quota.
+refused threads
+    GNU OpenMP ends the process where the system refuses it a thread. Before a team grows,
+    the kernels ask whether the threads can be had, and do with fewer (``_team.h``).
 """
 
 import os
@@ -24,11 +27,11 @@ from types import ModuleType
 from typing import Final
 
 from cropkit._kernels._checks import in_environment
+from cropkit._system import read, whole_number
 
 # Below this many values of the result, starting a team costs more than it saves.
 _SERIAL_VALUES: Final = 1 << 15
-# A team larger than this is never started: OpenMP ends the process when the system
-# refuses a thread.
+# A team larger than this is never started, whatever is asked for.
 _MAX_THREADS: Final = max(64, os.cpu_count() or 1)
 _SPIN_COUNT: Final = "1000"
 # With one of these, OpenMP binds the thread that loads it to one CPU, and the affinity no
@@ -100,16 +103,13 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/
     host sees; then the root's own quota is the container's.
     """
     least = _NO_QUOTA
-    try:
-        lines = groups.read_text().splitlines()
-    except OSError:
-        return least
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+    for line in read(groups).splitlines():
+        _, _, fields = line.partition(b":")
+        controllers, colon, path = fields.partition(b":")
+        if not colon or (controllers and b"cpu" not in controllers.split(b",")):
             continue
         base = root / "cpu" if controllers else root  # "cpu" is a link to "cpu,cpuacct"
-        folder = base / path.lstrip("/")
+        folder = base / os.fsdecode(path.lstrip(b"/"))
         for group in [folder, *folder.parents]:
             least = min(least, _group_quota(group))
             if group == base:
@@ -118,17 +118,17 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/
 
 
 def _group_quota(group: Path) -> int:
-    try:
-        quota, period = (group / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (group / "cpu.cfs_quota_us").read_text().strip()
-            period = (group / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return _NO_QUOTA
-    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
-        return _NO_QUOTA  # "max" or "-1"
-    return max(1, -(-int(quota) // int(period)))
+    """CPUs that one control group allows, `_NO_QUOTA` where it says ``max``, -1 or nonsense."""
+    words = read(group / "cpu.max").split()
+    if len(words) != 2:
+        words = [
+            read(group / "cpu.cfs_quota_us").strip(),
+            read(group / "cpu.cfs_period_us").strip(),
+        ]
+    quota, period = map(whole_number, words)
+    if quota is None or not period:
+        return _NO_QUOTA
+    return max(1, -(-quota // period))
 
 
 # ---- fork and spinning ---------------------------------------------------------------

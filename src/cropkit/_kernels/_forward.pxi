@@ -15,6 +15,7 @@ include "_tiles.pxi"
 
 from cython.parallel cimport prange, threadid
 from cpython.exc cimport PyErr_CheckSignals
+from cropkit._kernels._openmp cimport team_for
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -417,6 +418,7 @@ def crop_and_resize(
         begin = 0
         while begin < tiles:
             end = tiles if tiles - begin <= round_tiles else begin + round_tiles
+            num_threads = team_for(num_threads)
             with nogil:
                 if num_threads == 1:
                     for tile in range(begin, end):

@@ -431,6 +431,7 @@ def crop_and_resize_grad_image(
         begin = 0
         while begin < tasks:
             end = tasks if tasks - begin <= round_tasks else begin + round_tasks
+            num_threads = team_for(num_threads)
             with nogil:
                 if num_threads == 1:
                     for task in range(begin, end):

@@ -1,4 +1,4 @@
-"""The OpenMP team: how large it may be, and how to part from it before a fork."""
+"""The OpenMP team: how large it may be and can be, and how to part from it before a fork."""
 
 cdef extern from *:
     """
@@ -20,6 +20,23 @@ cdef extern from *:
     int omp_get_max_threads() noexcept
     int CROPKIT_PAUSE() noexcept
     const int CROPKIT_OPENMP
+
+cdef extern from "_team.h" nogil:
+    size_t cropkit_stack_size() noexcept
+    int cropkit_team_for(int, size_t) noexcept
+    void cropkit_team_is_gone() noexcept
+
+# Read when OpenMP has just read it itself.
+cdef size_t _stack_size = cropkit_stack_size()
+
+
+cdef int team_for(int wanted) noexcept nogil:
+    """Return `wanted`, or fewer threads where the system refuses to start so many.
+
+    GNU OpenMP would end the process there. Every parallel region asks first, with the number
+    of threads that it is then given.
+    """
+    return cropkit_team_for(wanted, _stack_size)
 
 
 def openmp_version():
@@ -44,4 +61,5 @@ def pause():
     bool
         Whether it worked.
     """
+    cropkit_team_is_gone()
     return CROPKIT_PAUSE() == 0
