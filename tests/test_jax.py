@@ -205,7 +205,11 @@ def test_vmap_in_vmap(crop: Any, jax: Any, bits_equal: Any) -> None:
 def test_an_index_reaches_no_other_image_of_a_mapped_axis(crop: Any, jax: Any) -> None:
     indices = np.array([0, 2, 0, 0], np.int32)  # the first image of the next in the stack
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"box_indices\[1\] = 2: expected .* 2 im"):
-        jax.block_until_ready(jax.vmap(lambda image: crop(image, BOXES, indices, SIZE))(IMAGES))
+        jax.block_until_ready(
+            jax.jit(jax.vmap(lambda image, i: crop(image, BOXES, i, SIZE), (0, None)))(
+                IMAGES, indices
+            )
+        )
 
 
 def test_empty_crops(crop: Any, jax: Any) -> None:
@@ -218,28 +222,130 @@ def test_empty_crops(crop: Any, jax: Any) -> None:
     ).shape == (3, 0, *SIZE, 3)  # fmt: skip
 
 
-def test_bad_arguments(crop: Any, jax: Any) -> None:
-    def fails(error: type[Exception], text: str, **changed: Any) -> None:
-        arguments: dict[str, Any] = {
-            "image": IMAGE, "boxes": BOXES, "box_indices": INDICES, "crop_size": SIZE,
-        }  # fmt: skip
+def arguments(**changed: Any) -> dict[str, Any]:
+    given = {"image": IMAGE, "boxes": BOXES, "box_indices": INDICES, "crop_size": SIZE}
+    return given | changed
+
+
+BAD_OPTIONS: Final = [
+    (ValueError, "box_indices is None, num_boxes is 4 and batch is 2", {"box_indices": None}),
+    (ValueError, r"crop_size=\(0, 3\): both must be at least 1", {"crop_size": (0, 3)}),
+    (ValueError, "method='cubic': expected 'bilinear' or 'nearest'", {"method": "cubic"}),
+    (TypeError, "extrapolation_value=None: expected a real", {"extrapolation_value": None}),
+    (TypeError, "num_threads='2': expected a positive integer", {"num_threads": "2"}),
+    (TypeError, "dtype=float64 needs 64 bits in JAX: ", {"dtype": "float64"}),
+]
+
+
+@pytest.mark.parametrize(("error", "text", "changed"), BAD_OPTIONS)
+def test_bad_options(error: type[Exception], text: str, changed: dict[str, Any], crop: Any) -> None:
+    with pytest.raises(error, match=text):
+        crop(**arguments(**changed))
+
+
+BAD_SHAPES: Final = [
+    (ValueError, r"image has shape \(6, 5, 3\): expected 4 axes", "image", IMAGE[0]),
+    (ValueError, r"image has shape \(2, 0, 5, 3\): height and width must", "image", IMAGE[:, :0]),
+    (ValueError, r"image has shape \(2, 6, 0, 3\): height", "image", IMAGE[:, :, :0]),
+    (TypeError, "image has dtype complex64: expected one of bool", "image", IMAGE + 0j),
+    (ValueError, r"boxes has shape \(4,\): expected \[num_boxes, 4\]", "boxes", BOXES[0]),
+    (ValueError, r"boxes has shape \(4, 5\): expected", "boxes", np.zeros((4, 5), np.float32)),
+    (TypeError, "boxes has dtype complex64: expected real numbers", "boxes", BOXES + 0j),
+    (TypeError, "boxes has dtype bool: expected real numbers", "boxes", BOXES > 0),
+    (ValueError, r"box_indices has shape \(3,\): expected \(4,\)", "box_indices", INDICES[:3]),
+    (TypeError, "box_indices has dtype float32: expected integers", "box_indices",
+     INDICES.astype(np.float32)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "text", "name", "value"), BAD_SHAPES)
+def test_shapes_and_dtypes_are_checked_when_traced(
+    error: type[Exception], text: str, name: str, value: Any, crop: Any, jax: Any
+) -> None:
+    def function(value: Any) -> Any:
+        return crop(**arguments(**{name: value}))
+
+    with pytest.raises(error, match=text):
+        jax.eval_shape(function, value)  # nothing is ever called back
+    for given in (value, jax.numpy.asarray(value)):
         with pytest.raises(error, match=text):
-            jax.block_until_ready(crop(**(arguments | changed)))
-
-    fails(ValueError, r"image has shape \(6, 5, 3\): expected 4 axes", image=IMAGE[0])
-    fails(ValueError, r"boxes has shape \(4,\): expected \[num_boxes, 4\]", boxes=BOXES[0])
-    fails(ValueError, "box_indices is None, num_boxes is 4 and batch is 2", box_indices=None)
-    fails(ValueError, r"crop_size=\(0, 3\): both must be at least 1", crop_size=(0, 3))
-    fails(ValueError, "method='cubic': expected 'bilinear' or 'nearest'", method="cubic")
-    fails(TypeError, "extrapolation_value=None: expected a real", extrapolation_value=None)
-    fails(TypeError, "num_threads='2': expected a positive integer", num_threads="2")
-    fails(TypeError, "dtype=float64 needs 64 bits in JAX: ", dtype="float64")
-    # What only the values show.
-    fails(jax.errors.JaxRuntimeError, r"boxes\[0\] = \[nan", boxes=BOXES * np.float32(np.nan))
-    fails(jax.errors.JaxRuntimeError, r"box_indices\[0\] = 2", box_indices=INDICES + 1)
+            function(given)
 
 
-def test_a_second_derivative_is_refused(crop: Any, jax: Any) -> None:
-    first = jax.grad(lambda boxes: crop(IMAGE, boxes, INDICES, SIZE).sum())
-    with pytest.raises(ValueError, match="callbacks do not support JVP"):
-        jax.grad(lambda boxes: first(boxes).sum())(BOXES)
+# JAX without x64 would make each of the first ones another value, and say nothing.
+BAD_VALUES: Final = [
+    (IndexError, r"box_indices\[0\] = 4294967296: expected", "box_indices", [2**32, 0, 0, 0]),
+    (IndexError, r"box_indices\[1\] = 4294967297: expected", "box_indices",
+     np.array([0, 2**32 + 1, 0, 0])),
+    (IndexError, r"box_indices\[0\] = 9223372036854775809: expected", "box_indices",
+     np.array([2**63 + 1, 0, 0, 0], np.uint64)),
+    (ValueError, r"image\[0, 1, 0, 0\] = 8589934597: JAX would cut it to 32 bits; "
+     r'jax.config.update\("jax_enable_x64", True\) allows 64', "image",
+     np.array([0, 2**33 + 5] * 2).reshape(2, 2, 1, 1)),
+    (ValueError, r"image\[0, 0, 0, 0\] = 4294967296: JAX would cut it", "image",
+     np.full((2, 1, 1, 1), 2**32, np.uint64)),
+    (ValueError, r"image\[0, 0, 0, 0\] = -2147483649: JAX would cut it", "image",
+     [[[[-(2**31) - 1]]]] * 2),
+    (ValueError, r"boxes\[0\] = \[1e\+300, .*must be finite in float32", "boxes",
+     np.full((4, 4), 1e300)),
+    (ValueError, r"boxes\[0\] = \[nan, .*must be finite", "boxes", BOXES * np.float32(np.nan)),
+    (IndexError, r"box_indices\[0\] = 2: expected", "box_indices", INDICES + 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "text", "name", "value"), BAD_VALUES)
+def test_values_are_checked_before_jax_converts(
+    error: type[Exception], text: str, name: str, value: Any, crop: Any, jax: Any
+) -> None:
+    for run in (lambda f: f, jax.jit):
+        with pytest.raises(error, match=text):
+            run(lambda: crop(**arguments(**{name: value})))()
+
+
+def test_values_that_are_traced_are_checked_in_the_callback(crop: Any, jax: Any) -> None:
+    for text, name, value in (
+        (r"boxes\[0\] = \[nan", "boxes", BOXES * np.float32(np.nan)),
+        (r"box_indices\[0\] = 2", "box_indices", INDICES + 1),
+    ):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=text):
+            jax.block_until_ready(
+                jax.jit(lambda value, name=name: crop(**arguments(**{name: value})))(value)
+            )
+
+
+def test_values_of_64_bits_that_32_hold(crop: Any, bits_equal: Any) -> None:
+    """What NumPy makes of plain numbers stays allowed; boxes are never cut as integers."""
+    image = np.arange(-30, 30).reshape(2, 6, 5, 1)
+    for given in (image, image.tolist(), image.astype(">i8"), image.astype(float)):
+        result = crop(given, BOXES.astype(float), INDICES.tolist(), SIZE)
+        bits_equal(np.asarray(result), cropkit.crop_and_resize(image, BOXES, INDICES, SIZE))
+    far = np.array([[2**32, 0, 2**32, 0]])
+    assert np.asarray(crop(image[:1], far, None, (1, 1), extrapolation_value=7.0)) == 7
+
+
+def test_no_boxes_in_lists(crop: Any) -> None:
+    assert crop(IMAGE, np.zeros((0, 4)), [], SIZE).shape == (0, *SIZE, 3)
+
+
+def test_traced_numbers_in_a_list(crop: Any, jax: Any, bits_equal: Any) -> None:
+    def loss(y: Any) -> Any:
+        return (crop(IMAGE, [[y, 0.25, 1.0, 0.5]], [1], SIZE) * GRADS[:1]).sum()
+
+    boxes = np.array([[0.125, 0.25, 1, 0.5]], np.float32)
+    expected = cropkit.crop_and_resize_grad_boxes(GRADS[:1], IMAGE, boxes, [1])[0, 0]
+    bits_equal(np.asarray(jax.grad(loss)(0.125)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("name", ["image", "boxes", "box_indices"])
+def test_a_deleted_array_is_named(name: str, crop: Any, jax: Any) -> None:
+    deleted = jax.numpy.array(arguments()[name])
+    deleted.delete()
+    given = arguments(**{name: deleted})
+    for function in (crop, cropkit.crop_and_resize, jax.jit(lambda: crop(**given))):
+        with pytest.raises(ValueError, match=f"^{name}: expected an array: .* has been deleted"):
+            function(**given) if function in (crop, cropkit.crop_and_resize) else function()
+
+
+def test_random_keys_are_no_image(crop: Any, jax: Any) -> None:
+    with pytest.raises(TypeError, match="image has dtype key<fry>: expected numbers"):
+        crop(**arguments(image=jax.random.key(0)))

@@ -261,6 +261,11 @@ class _Torch(Library):
                 "a tensor that requires grad is for cropkit.torch.crop_and_resize, which "
                 "differentiates; detach() gives its values alone"
             )
+        if sys.modules["torch"].autograd.forward_ad.unpack_dual(value).tangent is not None:
+            raise TypeError(
+                "forward-mode derivatives are not offered; unpack_dual(tensor).primal gives a "
+                "dual tensor's values alone"
+            )
         return super().view(value)
 
     def host_view(self, value: Any) -> NDArray[Any]:
@@ -355,14 +360,13 @@ class _PyOpenCL(Library):
 
 
 _ARRAY_API: Final = Library()
-# By the package that defines an array's class, or one that it derives from.
-_LIBRARIES: Final[dict[str, Library]] = {
-    "torch": _Torch(),
-    "jax": _Jax(),
-    "jaxlib": _Jax(),
-    "pyopencl": _PyOpenCL(),
-    "tensorflow": _TensorFlow(),
-}
+# By the classes of a library's arrays and dtypes, where they are to be had once it is imported.
+_LIBRARIES: Final[tuple[tuple[str, tuple[str, ...], Library], ...]] = (
+    ("torch", ("Tensor", "dtype"), _Torch()),
+    ("jax", ("Array", "core.Tracer"), _Jax()),
+    ("pyopencl.array", ("Array",), _PyOpenCL()),
+    ("tensorflow", ("Tensor", "Variable", "IndexedSlices", "DType"), _TensorFlow()),
+)
 
 
 def library_of(value: object) -> Library | None:
@@ -375,8 +379,24 @@ def library_of(value: object) -> Library | None:
 def _library_of_class(kind: type[Any]) -> Library | None:
     if issubclass(kind, np.ndarray):
         return None
-    for base in kind.__mro__:
-        library = _LIBRARIES.get(base.__module__.partition(".")[0])
-        if library is not None:
+    for module, names, library in _LIBRARIES:
+        if any(issubclass(kind, one) for one in _classes(module, names)):
             return library
     return _ARRAY_API if hasattr(kind, "__dlpack_device__") else None
+
+
+def _classes(module: str, names: tuple[str, ...]) -> list[type[Any]]:
+    """Return the classes of those names, of a module that somebody has imported; all or none.
+
+    A class is not known by its own name, nor by its module's, which anybody may choose: a
+    user's own ``jax.py`` is not taken for the library because there is an ``Array`` in it.
+    """
+    found: list[type[Any]] = []
+    for name in names:
+        one: Any = sys.modules.get(module)
+        for part in name.split("."):
+            one = getattr(one, part, None)
+        if not isinstance(one, type):
+            return []
+        found.append(one)
+    return found

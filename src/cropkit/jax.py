@@ -40,13 +40,15 @@ import cropkit
 from cropkit._arguments import (
     Method,
     check_box_indices,
+    check_boxes,
     check_crop_size,
     check_dtype,
     check_extrapolation_value,
+    check_image,
     check_method,
     check_num_threads,
 )
-from cropkit._arrays import grad_image_dtype
+from cropkit._arrays import _Jax, as_host_array, grad_image_dtype
 
 __all__ = ["crop_and_resize"]
 
@@ -95,7 +97,7 @@ def crop_and_resize(
     Everything runs on the CPU: JAX copies the arrays of an accelerator there, and the
     result back. What is wrong with values, a box that is not finite or an index out of
     range, is known in the callback only, and JAX reports it as an error of its own with the
-    message inside.
+    message inside; in arrays that are not traced it is an error of cropkit's before that.
 
     The gradient of the image has the image's dtype; for float16 and bfloat16 it is summed in
     float32 and rounded once. The gradients cannot be differentiated again.
@@ -111,30 +113,87 @@ def crop_and_resize(
     >>> jax.vmap(lambda image, b: crop_and_resize(image, b, None, (14, 14)))(stack, boxes).shape
     (5, 7, 14, 14, 3)
     """
-    image, boxes = jax.numpy.asarray(image), jax.numpy.asarray(boxes)
-    if image.ndim != 4:
-        raise ValueError(
-            f"image has shape {image.shape}: expected 4 axes, [batch, height, width, depth]"
-        )
-    if boxes.ndim != 2:
-        raise ValueError(f"boxes has shape {boxes.shape}: expected [num_boxes, 4]")
-    if box_indices is None:
-        box_indices = check_box_indices(None, boxes.shape[0], image.shape[0])
+    # All checks come before JAX converts: it would cut 64 bits to 32 and say nothing.
+    image, boxes = _taken(image, "image"), _taken(boxes, "boxes")
+    box_indices = _taken(box_indices, "box_indices")
+    if isinstance(image, jax.Array):
+        check_image(_outline(image))
+    else:
+        checked = check_image(image)
+        image = _fits_in_jax(checked) if isinstance(checked, np.ndarray) else image
+    image = jax.numpy.asarray(image)
+    if not isinstance(boxes, jax.Array):
+        boxes = as_host_array(boxes, "boxes")
     if dtype is None:
-        double = np.float64 in (image.dtype, boxes.dtype)
+        double = np.float64 in (image.dtype, boxes.dtype) and jax.config.jax_enable_x64
         dtype = np.float64 if double else np.float32
     real = check_dtype(dtype)
     if real == np.float64 and not jax.config.jax_enable_x64:
         raise TypeError(
             'dtype=float64 needs 64 bits in JAX: jax.config.update("jax_enable_x64", True)'
         )
+    boxes = _checked(boxes, lambda values: check_boxes(values, real))
+    # What stands for traced indices is 0, which is to be no error here where there is no image.
+    batch = max(image.shape[0], isinstance(box_indices, jax.core.Tracer))
+    box_indices = _checked(
+        box_indices, lambda values: check_box_indices(values, boxes.shape[0], batch)
+    )
     options = _Options(
         image.shape, image.dtype, boxes.dtype, check_crop_size(crop_size), check_method(method),
         check_extrapolation_value(extrapolation_value), real,
         None if num_threads is None else check_num_threads(num_threads), backend,
     )  # fmt: skip
-    crops: jax.Array = _crop_and_resize(options, image, boxes, jax.numpy.asarray(box_indices))
+    crops: jax.Array = _crop_and_resize(options, *_varying(image, boxes, box_indices))
     return crops
+
+
+# ---- what is checked before JAX converts ------------------------------------------------
+
+
+def _taken(value: Any, name: str) -> Any:
+    """Return the argument `name` as an array of JAX's if any of it is, else as it is."""
+    if isinstance(value, jax.Array):
+        if not isinstance(value, jax.core.Tracer) and value.is_deleted():
+            raise ValueError(f"{name}: expected an array: {_Jax.DELETED}")
+    elif hasattr(value, "__jax_array__") or (
+        isinstance(value, (list, tuple))
+        and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
+    ):
+        value = jax.numpy.asarray(value)
+    if isinstance(value, jax.Array) and not isinstance(value.dtype, np.dtype):  # random keys
+        raise TypeError(f"{name} has dtype {value.dtype}: expected numbers")
+    return value
+
+
+def _outline(array: jax.Array) -> NDArray[Any]:
+    """Return zeros of the shape and dtype of `array`, without memory for each."""
+    if not all(isinstance(n, int) for n in array.shape):
+        raise TypeError(f"an array has shape {array.shape}: cropkit.jax needs it in numbers")
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)
+
+
+def _checked(array: Any, check: Any) -> jax.Array:
+    """Check an array, the shape and dtype alone of one that is traced, and convert it."""
+    if not isinstance(array, jax.Array):
+        array = check(array)
+    elif isinstance(array, jax.core.Tracer):
+        check(_outline(array))
+    else:
+        check(np.asarray(array))
+    return jax.numpy.asarray(array)
+
+
+def _fits_in_jax(image: NDArray[Any]) -> NDArray[Any]:
+    """Return an image in native byte order, whose integers JAX keeps as they are."""
+    if image.dtype.kind in "iu" and image.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
+        cut = np.argwhere(image.astype(f"{image.dtype.kind}4") != image)
+        if len(cut):
+            first = tuple(cut[0].tolist())
+            raise ValueError(
+                f"image{list(first)} = {image[first]}: JAX would cut it to 32 bits; "
+                'jax.config.update("jax_enable_x64", True) allows 64'
+            )
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 class _Options(NamedTuple):
@@ -182,12 +241,12 @@ def _backward(options: _Options, kept: Any, grads: Any) -> tuple[Any, Any, None]
         return None, None, None
     of_image = of_boxes = None
     if wanted is not None:
-        of_image = _call_back(
+        of_image = _call_back_for_gradient(
             _of_image, options, options.image_shape,
             grad_image_dtype(options.image_dtype, options.dtype), grads, boxes, box_indices,
         ).astype(options.image_dtype)  # fmt: skip
     if image is not None:
-        of_boxes = _call_back(
+        of_boxes = _call_back_for_gradient(
             _of_boxes, options, boxes.shape, options.dtype, grads, image, boxes, box_indices
         ).astype(options.boxes_dtype)
     return of_image, of_boxes, None
@@ -214,8 +273,45 @@ def _call_back(compute: Any, options: _Options, shape: Any, dtype: Any, *arrays:
 
     result = jax.ShapeDtypeStruct(shape, dtype)
     if buffer_callback is not None and jax.default_backend() == "cpu":
-        return buffer_callback(fill, result, vmap_method="expand_dims")(*arrays)
-    return jax.pure_callback(make, result, *arrays, vmap_method="expand_dims")
+        out = buffer_callback(fill, result, vmap_method="expand_dims")(*arrays)
+    else:
+        out = jax.pure_callback(make, result, *arrays, vmap_method="expand_dims")
+    return _varying(out, *arrays)[0]
+
+
+def _varying(*arrays: Any) -> list[Any]:
+    """Let each array vary along the axes of a ``shard_map`` along which any does.
+
+    JAX does not see that the result of a callback varies as its arguments do, and then leaves
+    out the sum over the devices that belongs to the gradient of an array that does not vary.
+    """
+    axes: list[frozenset[str]] = []
+    for array in arrays:
+        kind = jax.typeof(array)
+        manual = getattr(kind, "manual_axis_type", None)  # earlier releases: vma
+        axes.append(frozenset(manual.varying if manual else getattr(kind, "vma", ())))
+    every = frozenset().union(*axes)
+    return [
+        jax.lax.pcast(array, tuple(sorted(every - own)), to="varying") if every - own else array
+        for array, own in zip(arrays, axes, strict=True)
+    ]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
+def _call_back_for_gradient(
+    compute: Any, options: _Options, shape: Any, dtype: Any, *arrays: Any
+) -> Any:
+    """Do as `_call_back` for what is not differentiated again."""
+    return _call_back(compute, options, shape, dtype, *arrays)
+
+
+@_call_back_for_gradient.defjvp
+def _refuse(*_: Any) -> Any:
+    raise TypeError(
+        "the gradients of crop_and_resize cannot be differentiated again; "
+        "jax.lax.stop_gradient around the arguments makes constants of them, and differences of "
+        "gradients approximate the second derivative"
+    )
 
 
 class _Mapped:
