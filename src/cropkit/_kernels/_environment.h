@@ -2,6 +2,17 @@
 #ifndef CROPKIT_ENVIRONMENT_H
 #define CROPKIT_ENVIRONMENT_H
 
+/* What no kernel here can keep its promise under is refused when it is built. */
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
+#error "cropkit cannot be built with -ffast-math or -Ofast: they would change the bits of results"
+#endif
+#if defined(__SIZEOF_POINTER__) && __SIZEOF_POINTER__ < 8
+#error "cropkit cannot be built for a 32-bit system: sizes are computed in 64 bits"
+#endif
+#if !defined(__SSE2__) && !defined(__aarch64__)
+#error "cropkit is for x86-64 with SSE2 and for AArch64: elsewhere it cannot flush subnormals"
+#endif
+
 #include <stdint.h>
 
 #if defined(__SSE2__)
