@@ -215,13 +215,46 @@ def test_bad_out_of_another_library() -> None:
 
 def test_out_of_a_library_whose_arrays_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
     class Array(OnDevice):
-        __module__ = "jaxlib._jax"
+        def is_deleted(self) -> bool:
+            return False
 
-    jax = SimpleNamespace(core=SimpleNamespace(Tracer=type("Tracer", (), {})))
+    jax = SimpleNamespace(core=SimpleNamespace(Tracer=type("Tracer", (), {})), Array=Array)
     monkeypatch.setitem(sys.modules, "jax", jax)
     out = Array(np.zeros((3, 4, 7, 3), np.float32))
     with pytest.raises(ValueError, match="out is read-only"):
         cropkit.crop_and_resize(Array(IMAGE), BOXES, INDICES, (4, 7), out=out)
+
+
+@pytest.mark.parametrize("module", ["torch", "jax", "jaxlib._jax", "tensorflow", "pyopencl.array"])
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_class_is_not_known_by_the_name_of_its_module(
+    module: str, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether there is a module of that name or not: a file ``jax.py`` of the user's own."""
+
+    class Array:
+        def __init__(self, memory: NDArray[Any]) -> None:
+            self.memory = memory
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+            return self.memory
+
+    class Shared(Standard):
+        pass
+
+    if installed:
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(Tensor=Array))  # type: ignore[arg-type]
+        if module == "jax":
+            sys.modules[module].Array = Array  # type: ignore[attr-defined]
+    expected = cropkit.crop_and_resize(IMAGE, BOXES, INDICES, (4, 7))
+    for kind in (Array, Shared):
+        kind.__module__ = module
+        image, boxes, indices, grads = map(kind, (IMAGE, BOXES, INDICES, GRADS))
+        crops = cropkit.crop_and_resize(image, boxes, indices, (4, 7))
+        cropkit.crop_and_resize_grad_image(grads, boxes, indices, IMAGE.shape)
+        cropkit.crop_and_resize_grad_boxes(grads, image, boxes, indices)
+        assert type(crops) is (np.ndarray if kind is Array else Standard)
+        np.testing.assert_array_equal(getattr(crops, "memory", crops), expected)
 
 
 class Unreadable(Standard):

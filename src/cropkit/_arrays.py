@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cropkit._kernels._checks import in_environment
-from cropkit._kernels._memory import Block
+from cropkit._kernels._memory import AVAILABLE, Block
 
 # DLPack's numbers of memory that the CPU reads: its own, and what CUDA and ROCm have pinned.
 _HOST_DEVICES: Final = frozenset({1, 3, 11})
@@ -181,7 +181,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: object) -> NDArray
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Allocate an array; a large one of memory that an earlier one has given back."""
     size = math.prod(shape) * dtype.itemsize
-    if size < _LARGE or not _reuses_memory():
+    if size < _LARGE or not AVAILABLE or not _reuses_memory():
         return np.empty(shape, dtype)
     block: Any = Block(size)  # NumPy's stubs do not know every buffer
     return np.ndarray(shape, dtype, buffer=block)
