@@ -15,8 +15,12 @@ cdef extern from *:
     """
     #include <stddef.h>
     #include <string.h>
-    #if defined(__linux__)
+    /* Elsewhere nothing is mapped or kept; the macro is for the test of that. */
+    #if defined(__linux__) && !defined(CROPKIT_NO_MMAP)
+    #define CROPKIT_MAPS 1
     #include <sys/mman.h>
+    #else
+    #define CROPKIT_MAPS 0
     #endif
 
     /* Blocks are whole huge pages: one fault instead of 512, at their ends too. */
@@ -33,7 +37,7 @@ cdef extern from *:
 
     static void cropkit_unmap(cropkit_block block)
     {
-    #if defined(__linux__)
+    #if CROPKIT_MAPS
         if (block.data)
             munmap(block.data, block.size);
     #endif
@@ -42,7 +46,7 @@ cdef extern from *:
     static cropkit_block cropkit_map(size_t size)
     {
         cropkit_block block = {NULL, size};
-    #if defined(__linux__)
+    #if CROPKIT_MAPS
         char *start = mmap(NULL, size + CROPKIT_PAGE, PROT_READ | PROT_WRITE,
             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (start == MAP_FAILED)
@@ -77,7 +81,7 @@ cdef extern from *:
 
     static void cropkit_give_back(cropkit_block block)
     {
-    #if defined(__linux__) && defined(MADV_FREE)
+    #if CROPKIT_MAPS && defined(MADV_FREE)
         if (block.size <= CROPKIT_KEPT_BYTES && madvise(block.data, block.size, MADV_FREE) == 0
             && !__atomic_test_and_set(&cropkit_busy, __ATOMIC_ACQUIRE)) {
             for (int n = 0; n < CROPKIT_KEPT && block.data; n++) {
@@ -96,6 +100,10 @@ cdef extern from *:
         size_t size
     cropkit_block cropkit_take(size_t) noexcept nogil
     void cropkit_give_back(cropkit_block) noexcept nogil
+    bint CROPKIT_MAPS
+
+# Whether this build can make a Block at all.
+AVAILABLE = bool(CROPKIT_MAPS)
 
 
 @cython.auto_pickle(False)
