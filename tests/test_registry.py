@@ -1,12 +1,15 @@
 """How backends are found and chosen: plugins, good and bad, really installed."""
 
 import asyncio
+import contextvars
+import gc
 import json
 import re
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +225,40 @@ def test_missing_metadata_is_no_reason_to_fail(tmp_path: Path) -> None:
     assert ["bare", "plugin_bare:backend", None] in ask(tmp_path, code)
 
 
+DAMAGED = f"""
+[{_backends.GROUP}]
+good = plugin_good:backend
+a line without its sign
+"""
+
+
+def test_one_damaged_package_keeps_no_other_from_working(tmp_path: Path) -> None:
+    """A damaged file, a plugin that raises what is no Exception, and both under taken names."""
+    for number, text in enumerate((DAMAGED, "[console_scripts]\nnothing\n")):
+        install(tmp_path, f"aa-damaged{number}", f"d{number}", source(f"d{number}"))
+        folder = tmp_path / f"aa_damaged{number}-2.5.dist-info"
+        (folder / "entry_points.txt").write_text(text)
+    broken = "class Halt(BaseException): pass\nraise Halt('stop')\n"
+    install(tmp_path, "aa-halts", "halts", broken)
+    install(tmp_path, "aa-first", "good", broken)
+    install(tmp_path, "bb-good", "good", source("good", value=3))
+    install(tmp_path, "aa-opencl", "opencl", broken)
+    code = """
+json.dump([call("good").max().item(), {i.origin + " " + i.name: i.reason
+          for i in cropkit.list_backends()}], sys.stdout)
+"""
+    result, reasons = ask(tmp_path, code)
+    assert result == 3.0
+    assert reasons["bb-good 2.5 good"] is None
+    assert reasons["aa-first 2.5 good"] == "importing plugin_aa_first:backend failed: Halt: stop"
+    assert reasons["aa-halts 2.5 halts"] == "importing plugin_aa_halts:backend failed: Halt: stop"
+    assert "is already taken: cropkit " in reasons["aa-opencl 2.5 opencl"]
+    damaged = [reason for name, reason in reasons.items() if "damaged" in name]
+    assert len(damaged) == 1  # the other one has nothing to do with cropkit
+    assert damaged[0].startswith("its entry_points.txt cannot be read: ")
+    assert "usable" in python("", "-m", "cropkit", "info", PYTHONPATH=tmp_path).stdout
+
+
 # ---- choosing ------------------------------------------------------------------------
 
 
@@ -301,6 +338,47 @@ def test_use_backend_ends_with_an_error() -> None:
     with pytest.raises(ZeroDivisionError), cropkit.use_backend(Constant(3)):
         raise ZeroDivisionError
     assert value() == 0
+
+
+def test_a_block_in_a_generator_ends_where_the_generator_does() -> None:
+    """Closed in another context, or after another that was entered later."""
+
+    def generator(number: float) -> Iterator[float]:
+        with cropkit.use_backend(Constant(number)):
+            yield value()
+
+    first, second = generator(1), generator(2)
+    assert [next(first), next(second), value()] == [1, 2, 2]
+    first.close()
+    assert value() == 2
+    contextvars.copy_context().run(second.close)
+    assert value() == 0
+
+
+def test_a_break_out_of_an_async_generator_leaks_no_choice() -> None:
+    async def generator() -> AsyncIterator[float]:
+        with cropkit.use_backend(Constant(4)):
+            yield value()
+            yield value()
+
+    async def main() -> list[float]:
+        seen = []
+        async for number in generator():
+            seen.append(number)
+            break
+        gc.collect()
+        for _ in range(3):  # the event loop closes the generator in a task of its own
+            await asyncio.sleep(0)
+        return [*seen, value()]
+
+    assert asyncio.run(main()) == [4, 0]
+
+
+def test_a_refusal_has_a_reason() -> None:
+    with pytest.raises(
+        BackendError, match="call: it refuses without a reason: expected a sentence"
+    ):
+        value(Constant(1, reason=" "))
 
 
 def test_threads_do_not_see_each_others_backend() -> None:
@@ -425,7 +503,7 @@ def on_cuda(name: str, *, exact: bool = True, reason: str | None = None) -> _bac
     backend = Constant(1, reason, name)
     backend.device_types = frozenset({CUDA})
     backend.exact = exact
-    return _backends._Entry(name, f"dist-{name} 1", backend)
+    return _backends._entry(name, f"dist-{name} 1", backend)
 
 
 def test_no_backend_for_a_device_lists_every_reason(registered: Any) -> None:

@@ -9,10 +9,11 @@ backend loads no plugin, and so installing one never changes its result.
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
@@ -25,14 +26,13 @@ from cropkit._request import Request
 
 # Imported where plugins are: it would triple the time of `import cropkit`.
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import Distribution, EntryPoint
 
     from cropkit._cpu import CpuBackend
 
 GROUP: Final = "cropkit.backends"
 _BUILT_IN: Final = {"cpu": "cropkit._cpu:backend", "reference": "cropkit._reference:backend"}
-# What a plugin may raise without taking others along: one that exits too.
-_PLUGIN_ERRORS: Final = (Exception, SystemExit)
+_OWN: Final = "cropkit"  # the distribution whose entry points go before others' of their names
 
 
 class BackendError(RuntimeError):
@@ -167,6 +167,9 @@ class _Entry:
     origin: str
     backend: Backend | None
     problem: str | None = None
+    # What it said when it was loaded: asked again, a plugin might raise.
+    device_types: frozenset[int] = frozenset()
+    exact: bool | None = None
 
     def __str__(self) -> str:
         return f"{self.name!r} ({self.origin})"
@@ -178,21 +181,46 @@ class _Entry:
         try:
             reason = self.backend.unavailable()
             if reason is None and request is not None:
-                if request.device_type not in self.backend.device_types:
+                if request.device_type not in self.device_types:
                     return f"it does not run on {device_name(request.device_type)} arrays"
                 if not hasattr(self.backend, request.operation):
                     return f"it has no method {request.operation}"
                 reason = self.backend.refuses(request)
-        except _PLUGIN_ERRORS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a plugin raises takes no other along
             return f"it raised when asked: {_one_line(error)}"
-        if reason is not None and not isinstance(reason, str):
+        if reason is None:
+            return None
+        if not isinstance(reason, str):
             return f"its reason is a {type(reason).__name__}: expected str or None"
-        return None if reason is None else " ".join(reason.split())  # one line in every list
+        one_line = " ".join(reason.split())  # in every list
+        return one_line or "it refuses without a reason: expected a sentence, or None"
 
 
 # ---- choosing ------------------------------------------------------------------------
 
-_preferred: ContextVar[_Entry | None] = ContextVar("cropkit_backend", default=None)
+
+class _Choice:
+    """A block of `use_backend`: its backend, and the block around it."""
+
+    __slots__ = ("ended", "entry", "outer")
+
+    def __init__(self, entry: _Entry, outer: "_Choice | None") -> None:
+        self.entry = entry
+        self.outer = outer
+        self.ended = False  # seen by every context that still has this choice
+
+
+_preferred: ContextVar[_Choice | None] = ContextVar("cropkit_backend", default=None)
+
+
+def _chosen_by_block() -> _Entry | None:
+    """Return the backend of the innermost block of `use_backend` that has not ended."""
+    choice = _preferred.get()
+    while choice is not None and choice.ended:
+        choice = choice.outer
+    return None if choice is None else choice.entry
 
 
 def choose(request: Request, backend: str | Backend | None) -> Backend:
@@ -219,7 +247,7 @@ def choose(request: Request, backend: str | Backend | None) -> Backend:
 
 def cpu_unless_asked() -> "CpuBackend | None":
     """Return the backend ``cpu`` unless the program or the environment names one."""
-    if _preferred.get() is not None or in_environment(b"CROPKIT_BACKEND"):
+    if _chosen_by_block() is not None or in_environment(b"CROPKIT_BACKEND"):
         return None
     return _usable_cpu()
 
@@ -237,7 +265,7 @@ def _asked_for(backend: str | Backend | None) -> tuple[_Entry | None, str]:
     """Return the backend that the caller wants, if any, and where that was said."""
     if backend is not None:
         return _find(backend, "backend="), ""
-    entry = _preferred.get()
+    entry = _chosen_by_block()
     if entry is not None:
         return entry, ", asked for by use_backend,"
     if in_environment(b"CROPKIT_BACKEND"):
@@ -253,7 +281,7 @@ def _choose_by_device(request: Request) -> Backend:
     for entry in (*registered.values(), *rejected):
         reason = entry.why_not(request)
         if reason is None and entry.backend is not None:
-            if entry.backend.exact:
+            if entry.exact:
                 return entry.backend
             reason = "it is not exact, so it runs only when it is named"
         reasons.append(f"  {entry}: {reason}")
@@ -297,7 +325,8 @@ def use_backend(backend: str | Backend) -> Iterator[None]:
     """Run the calls inside a ``with`` block on one backend.
 
     Holds for the current thread or asyncio task only (it is a context variable). A call's
-    own ``backend=`` goes before it; ``CROPKIT_BACKEND`` comes after it.
+    own ``backend=`` goes before it; ``CROPKIT_BACKEND`` comes after it. A block in a generator
+    holds for whoever runs the generator until the block is left, in whatever context that is.
 
     Parameters
     ----------
@@ -322,11 +351,24 @@ def use_backend(backend: str | Backend) -> Iterator[None]:
     reason = entry.why_not()
     if reason is not None:
         raise BackendError(f"backend {entry} cannot be used: {reason}")
-    token = _preferred.set(entry)
+    choice = _Choice(entry, _preferred.get())
+    token = _preferred.set(choice)
     try:
         yield
     finally:
-        _preferred.reset(token)
+        _leave(choice, token)
+
+
+def _leave(choice: _Choice, token: "Token[_Choice | None]") -> None:
+    """End a block, also one in a generator that another context closes, or out of order."""
+    if _preferred.get() is choice:
+        try:
+            _preferred.reset(token)
+        except ValueError:  # a copy of the context that entered, which has the choice yet
+            pass
+        else:
+            return
+    choice.ended = True
 
 
 def list_backends() -> list[BackendInfo]:
@@ -346,12 +388,8 @@ def list_backends() -> list[BackendInfo]:
     rows = []
     registered, rejected = _scan()
     for entry in (*registered.values(), *rejected):
-        names: tuple[str, ...] = ()
-        exact = None
-        if entry.backend is not None:
-            names = tuple(device_name(device) for device in sorted(entry.backend.device_types))
-            exact = entry.backend.exact
-        rows.append(BackendInfo(entry.name, entry.origin, names, exact, entry.why_not()))
+        names = tuple(device_name(device) for device in sorted(entry.device_types))
+        rows.append(BackendInfo(entry.name, entry.origin, names, entry.exact, entry.why_not()))
     return rows
 
 
@@ -362,7 +400,7 @@ def list_backends() -> list[BackendInfo]:
 def _built_in(name: str) -> _Entry:
     module, attribute = _BUILT_IN[name].split(":")
     backend = getattr(importlib.import_module(module), attribute)
-    return _Entry(name, "built in", backend)
+    return _entry(name, "built in", backend)
 
 
 # By identity, since a backend need not be hashable; an entry keeps its backend alive, so
@@ -375,84 +413,134 @@ def _wrap(backend: Backend) -> _Entry:
     entry = _wrapped.get(id(backend))
     if entry is None:
         origin = f"{type(backend).__module__}.{type(backend).__qualname__}"
-        flaw = _flaw(backend)
-        if flaw is not None:
-            return _Entry(type(backend).__name__, origin, None, f"it {flaw}")
-        entry = _Entry(backend.name, origin, backend)
+        entry = _entry(None, origin, backend)
+        if entry.backend is None:
+            return _Entry(type(backend).__name__, origin, None, f"it {entry.problem}")
         if len(_wrapped) >= 64:
             _wrapped.clear()
         _wrapped[id(backend)] = entry
     return entry
 
 
+def _entry(name: str | None, origin: str, backend: Any) -> _Entry:
+    """Entry of an object of that name (of its own, if that is None), or with its flaw."""
+    try:
+        flaw = _flaw(backend)
+        if flaw is None:
+            own: str = backend.name
+            devices, exact = backend.device_types, backend.exact
+            if name is None or own == name:
+                return _Entry(own, origin, backend, None, devices, exact)
+            flaw = f"has name {own!r}: expected the entry point's name, {name!r}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        flaw = f"raised when it was looked at: {_one_line(error)}"
+    return _Entry(name or "", origin, None, flaw)
+
+
 @cache
 def _scan() -> tuple[dict[str, _Entry], tuple[_Entry, ...]]:
     """Load every plugin: those registered, by name, and those whose name is taken.
 
-    A plugin that cannot be loaded keeps its name, so that asking for it tells why.
+    The built-in backends have their names, then cropkit's own plugins, then the first that
+    loads. A plugin that cannot be loaded has its name only if nobody else has it, so that
+    asking for it tells why.
     """
-    from importlib.metadata import entry_points
-
     registered = {name: _built_in(name) for name in _BUILT_IN}
-    rejected = []
-    found = [(point.name, _origin(point), point) for point in entry_points(group=GROUP)]
-    for name, origin, point in sorted(found, key=lambda row: row[:2]):
-        if name in registered:
-            problem = f"the name {name!r} is already taken: {registered[name].origin}"
-            rejected.append(_Entry(name, origin, None, problem))
-        else:
+    found, rejected = _entry_points()
+    for point, origin in found:
+        name = point.name
+        taken = registered.get(name)
+        if taken is None:
             registered[name] = _load(point, origin)
+            continue
+        if taken.backend is None and not taken.origin.startswith(f"{_OWN} "):
+            entry = _load(point, origin)
+            if entry.backend is not None:
+                registered[name] = entry
+                rejected.append(taken)
+                continue
+        problem = f"the name {name!r} is already taken: {taken.origin}"
+        rejected.append(_Entry(name, origin, None, problem))
     return registered, tuple(rejected)
 
 
-def _origin(point: "EntryPoint") -> str:
-    """Name and version of the distribution that an entry point came with."""
+def _entry_points() -> tuple[list[tuple["EntryPoint", str]], list[_Entry]]:
+    """Find the entry points with their origins, cropkit's own first, and what is damaged.
+
+    Not by ``importlib.metadata.entry_points``, for which one damaged file anywhere hides all.
+    """
+    from importlib.metadata import distributions
+
+    points: list[tuple[str, bool, str, EntryPoint]] = []
+    damaged = []
+    seen = set()
+    for distribution in distributions():
+        try:
+            name = distribution.metadata["Name"]
+            origin = f"{name} {distribution.version}" if name else ""
+        except Exception:  # its metadata is missing or damaged
+            name = origin = ""
+        normalized = re.sub(r"[-_.]+", "-", name or "").lower()
+        if normalized in seen:  # as with imports, the first on the path counts
+            continue
+        if normalized:
+            seen.add(normalized)
+        try:
+            for point in distribution.entry_points:
+                if point.group == GROUP:
+                    where = origin or point.value
+                    points.append((point.name, normalized != _OWN, where, point))
+        except Exception as error:
+            if _mentions_group(distribution):
+                problem = f"its entry_points.txt cannot be read: {_one_line(error)}"
+                damaged.append(_Entry(name or "unknown", origin or "unknown", None, problem))
+    points.sort(key=lambda row: row[:3])
+    return [(point, origin) for _, _, origin, point in points], damaged
+
+
+def _mentions_group(distribution: "Distribution") -> bool:
+    """Whether a damaged file of entry points is about backends of cropkit at all."""
     try:
-        if point.dist is not None and point.dist.name:
-            return f"{point.dist.name} {point.dist.version}"
-    except Exception:  # its metadata is missing or damaged
-        pass
-    return point.value
+        return GROUP in (distribution.read_text("entry_points.txt") or "")
+    except Exception:
+        return False
 
 
 def _load(point: "EntryPoint", origin: str) -> _Entry:
     try:
         backend = point.load()
-    except _PLUGIN_ERRORS as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         problem = f"importing {point.value} failed: {_one_line(error)}"
         return _Entry(point.name, origin, None, problem)
-    flaw = _flaw(backend)
-    if flaw is None and backend.name != point.name:
-        flaw = f"has name {backend.name!r}: expected the entry point's name, {point.name!r}"
-    if flaw is not None:
-        return _Entry(point.name, origin, None, f"{point.value} {flaw}")
-    return _Entry(point.name, origin, backend)
+    entry = _entry(point.name, origin, backend)
+    return entry if entry.backend else replace(entry, problem=f"{point.value} {entry.problem}")
 
 
 def _flaw(backend: object) -> str | None:
-    """Say what keeps an object from being a backend, or None."""
-    try:
-        if isinstance(backend, type):
-            return "is a class: expected an instance"
-        name = getattr(backend, "name", None)
-        if not isinstance(name, str):
-            return f"has name {name!r}: expected a str"
-        devices = getattr(backend, "device_types", None)
-        if not isinstance(devices, frozenset) or not all(type(d) is int for d in devices):
-            return f"has device_types {devices!r}: expected a frozenset of int"
-        exact = getattr(backend, "exact", None)
-        if not isinstance(exact, bool):
-            return f"has exact {exact!r}: expected True or False"
-        methods = dict(_METHODS)
-        if any(hasattr(backend, method) for method in _GRADIENT_METHODS):
-            methods |= _GRADIENT_METHODS
-        methods |= {m: n for m, n in _OPTIONAL_METHODS.items() if hasattr(backend, m)}
-        for method, count in methods.items():
-            flaw = _method_flaw(getattr(backend, method, None), method, count)
-            if flaw is not None:
-                return flaw
-    except _PLUGIN_ERRORS as error:
-        return f"raised when it was looked at: {_one_line(error)}"
+    """Say what keeps an object from being a backend, or None; what it raises is raised."""
+    if isinstance(backend, type):
+        return "is a class: expected an instance"
+    name = getattr(backend, "name", None)
+    if not isinstance(name, str):
+        return f"has name {name!r}: expected a str"
+    devices = getattr(backend, "device_types", None)
+    if not isinstance(devices, frozenset) or not all(type(d) is int for d in devices):
+        return f"has device_types {devices!r}: expected a frozenset of int"
+    exact = getattr(backend, "exact", None)
+    if not isinstance(exact, bool):
+        return f"has exact {exact!r}: expected True or False"
+    methods = dict(_METHODS)
+    if any(hasattr(backend, method) for method in _GRADIENT_METHODS):
+        methods |= _GRADIENT_METHODS
+    methods |= {m: n for m, n in _OPTIONAL_METHODS.items() if hasattr(backend, m)}
+    for method, count in methods.items():
+        flaw = _method_flaw(getattr(backend, method, None), method, count)
+        if flaw is not None:
+            return flaw
     return None
 
 
@@ -471,5 +559,8 @@ def _method_flaw(method: Callable[..., object] | None, name: str, count: int) ->
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # a plugin's own class may do anything
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
