@@ -55,3 +55,36 @@ def test_without_matplotlib_one_sentence_says_what_to_install(tmp_path):
     assert done.stderr.splitlines() == [
         "the demo draws with matplotlib, which is not installed: pip install matplotlib"
     ]
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
+    for output, sentence in (
+        ("missing/sheet.png", "--output missing/sheet.png: there is no folder missing"),
+        (".", "--output .: Is a directory"),
+    ):
+        done = run("-m", "cropkit", "demo", "--output", output, folder=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.splitlines() == [sentence]
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback(tmp_path):
+    """As ``head -1`` does: the pipe is closed before the first line is written."""
+    for arguments in (("cropkit", "info"), ("cropkit", "demo"), ("cropkit.testing", "cpu")):
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120,
+        )  # fmt: skip
+        os.close(write)
+        assert (done.returncode, done.stderr) == (1, ""), arguments
+
+
+def test_the_suite_refuses_to_run_without_assert(tmp_path):
+    for switch, environment in (("-O", {}), ("-B", {"PYTHONOPTIMIZE": "1"})):
+        done = run(switch, "-m", "cropkit.testing", "cpu", folder=tmp_path, **environment)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.splitlines()[-1].startswith(
+            "ImportError: cropkit.testing checks by assert statements, which python -O and "
+        )

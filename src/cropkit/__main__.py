@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cropkit._runtime import show_runtime
+from cropkit._runtime import run_in_pipe, show_runtime
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,4 +27,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_in_pipe(main))

@@ -49,15 +49,21 @@ def run(output: Path) -> None:
     Raises
     ------
     SystemExit
-        Matplotlib or Pillow is not installed; the message says what to install.
+        Matplotlib or Pillow is not installed, and the message says what to install; or
+        `output` cannot be written.
     """
+    if not output.parent.is_dir():
+        raise SystemExit(f"--output {output}: there is no folder {output.parent}")
     photograph = load_photograph()
     crops = {
         (region.label, method): crop(photograph, region, method)
         for region in REGIONS
         for method in METHODS
     }
-    draw(photograph, crops, output)
+    try:
+        draw(photograph, crops, output)
+    except OSError as error:
+        raise SystemExit(f"--output {output}: {error.strerror or error}") from None
 
     boxes = many_boxes()
     call = check_forward(photograph, boxes, None, (224, 224), "bilinear", 0, None, None, None)

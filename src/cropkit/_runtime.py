@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 import numpy as np
@@ -37,6 +38,18 @@ def show_runtime(file: TextIO | None = None) -> None:
     cropkit ...
     """
     print(runtime_text(), file=file)
+
+
+def run_in_pipe(main: Callable[[], int]) -> int:
+    """Run a command; return its exit status, 1 if its reader has gone (``... | head -1``)."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and must find nothing to complain of.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def runtime_text() -> str:

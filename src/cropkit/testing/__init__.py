@@ -11,6 +11,12 @@ or none: ``python -m cropkit.testing NAME`` prints a report and ends in a line
 ``N passed, N failed``.
 """
 
+if not __debug__:  # the verdict would rest on nothing
+    raise ImportError(
+        "cropkit.testing checks by assert statements, which python -O and PYTHONOPTIMIZE remove: "
+        "run it without them"
+    )
+
 try:
     from cropkit.testing._levels import BackendTests
 except ImportError as error:

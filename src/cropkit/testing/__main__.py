@@ -12,6 +12,7 @@ import pytest
 import cropkit
 from cropkit import BackendError
 from cropkit._arrays import device_name
+from cropkit._runtime import run_in_pipe
 from cropkit.testing import BackendTests, _named
 from cropkit.testing._report import Report
 
@@ -97,4 +98,4 @@ def run(tests: type[BackendTests], expression: str = "") -> Report:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_in_pipe(main))
