@@ -178,6 +178,28 @@ def test_gradients_are_those_of_the_plain_functions(
     bits_equal(of_boxes.numpy(), expected.astype(np.float32))
 
 
+# TensorFlow's own warning about the memory of a dense gradient.
+@pytest.mark.filterwarnings("ignore:Converting sparse IndexedSlices")
+@MODES
+def test_crops_that_are_gathered(graph: bool, tensorflow: Any, crop: Any, bits_equal: Any) -> None:
+    """Crops of two levels, joined and brought into another order, as Mask R-CNN trains."""
+    tf = tensorflow
+
+    def gradients(operator: Any) -> Any:
+        def step(image: Any, boxes: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch([image, boxes])
+                levels = [operator(image, boxes, INDICES, SIZE) for _ in range(2)]
+                loss = tf.reduce_sum(tf.gather(tf.concat(levels, 0), [7, 0, 2, 2]) ** 2)
+            return tape.gradient(loss, [image, boxes])
+
+        return (tf.function(step) if graph else step)(tf.constant(IMAGE), tf.constant(BOXES))
+
+    ours, theirs = gradients(crop), gradients(tf.image.crop_and_resize)
+    bits_equal(ours[0].numpy(), theirs[0].numpy())
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-3, atol=1)
+
+
 def test_an_integer_image_has_no_gradient(tensorflow: Any, crop: Any) -> None:
     image, boxes = tensorflow.Variable(IMAGE.astype(np.int32)), tensorflow.Variable(BOXES)
     with tensorflow.GradientTape() as tape:

@@ -164,6 +164,7 @@ def _crop_and_resize(how: _How, image: Any, boxes: Any, indices: Any, size: Any)
     @tf.custom_gradient
     def crops(image: Any, boxes: Any) -> Any:
         def gradient(grads: Any) -> tuple[Any, Any]:
+            grads = tf.convert_to_tensor(grads)  # IndexedSlices, where crops were gathered
             of_image = None
             if image.dtype.is_floating:
                 of_image = _grad_image(how, grads, image, boxes, indices)
