@@ -15,7 +15,7 @@ Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a g
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -233,7 +233,22 @@ def _call(
         return result
 
     # Without state: what nobody needs is not computed, a gradient for example.
-    return tf.numpy_function(when_run, tensors, tf.as_dtype(dtype), stateful=False)
+    with tf.compat.v1.get_default_graph().gradient_override_map({"PyFuncStateless": _LOST}):
+        return tf.numpy_function(when_run, tensors, tf.as_dtype(dtype), stateful=False)
+
+
+# The gradient of the bare operation, which TensorFlow asks for only where it has made a copy of
+# it without the custom gradient around it: tf.vectorized_map does. It would be zero.
+_LOST: Final = "CropkitLostGradient"
+
+
+@tf.RegisterGradient(_LOST)
+def _refuse_lost(*_: Any) -> Any:
+    raise NotImplementedError(
+        "TensorFlow has lost the gradient of crop_and_resize, as it does where a tape is outside "
+        "tf.vectorized_map: use the tape inside the mapped function, tf.map_fn, or one call with "
+        "the boxes of all elements"
+    )
 
 
 def _with_shape(tensor: Any, shape: Any) -> Any:
