@@ -14,8 +14,9 @@ Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a g
 ``tf.numpy_function`` calls them. A ``tf.custom_gradient`` says which gradients belong to which.
 """
 
+import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -68,8 +69,8 @@ def crop_and_resize(
     boxes : tf.Tensor, shape (num_boxes, 4)
         ``[y1, x1, y2, x2]``, normalized.
     box_indices : tf.Tensor of int, shape (num_boxes,), or None
-        The image of each box. None, where it is unambiguous, is known in eager mode and for
-        static shapes.
+        The image of each box. None where it is unambiguous; in a graph of unknown shapes, that is
+        found out when it runs.
     crop_size : tf.Tensor of int, shape (2,)
         ``(crop_height, crop_width)`` in pixels, both at least 1.
     method : {"bilinear", "nearest"}, default "bilinear"
@@ -91,7 +92,8 @@ def crop_and_resize(
     Notes
     -----
     A graph that calls back into Python runs in the process that made it: it is not for a
-    SavedModel, nor for ``jit_compile=True``. The gradients cannot be differentiated again.
+    SavedModel, which saving refuses, nor for ``jit_compile=True``. The gradients cannot be
+    differentiated again.
 
     Examples
     --------
@@ -113,7 +115,7 @@ def crop_and_resize(
         if not tf.executing_eagerly():  # else all is checked on the way
             image, boxes = tf.ensure_shape(image, [None] * 4), tf.ensure_shape(boxes, [None, 4])
         if box_indices is None:
-            box_indices = check_box_indices(None, boxes.shape[0], image.shape[0])
+            box_indices = _indices(boxes, image)
         indices = tf.convert_to_tensor(box_indices, dtype_hint=tf.int32)
         return _crop_and_resize(how, image, boxes, indices, _size(crop_size))
 
@@ -127,6 +129,19 @@ def _size(given: Any) -> Any:
             return given
         given = static
     return tf.convert_to_tensor(check_crop_size(given))
+
+
+def _indices(boxes: Any, image: Any) -> Any:
+    """Return ``box_indices`` where None is given, checked now or whenever the graph runs."""
+    if boxes.shape[0] is not None and image.shape[0] is not None:
+        return check_box_indices(None, boxes.shape[0], image.shape[0])
+
+    def when_run(num_boxes: Any, batch: Any) -> Any:
+        return np.asarray(check_box_indices(None, int(num_boxes), int(batch)), np.int32)
+
+    counts = tf.shape(boxes)[0], tf.shape(image)[0]
+    result = tf.numpy_function(when_run, counts, tf.int32, stateful=False)
+    return _with_shape(result, boxes.shape[:1])
 
 
 class _How(NamedTuple):
@@ -161,19 +176,27 @@ def _crop_and_resize(how: _How, image: Any, boxes: Any, indices: Any, size: Any)
     def shape(image: Any, boxes: Any, indices: Any, size: Any) -> tuple[int, ...]:
         return (len(boxes), *check_crop_size(size), image.shape[3])
 
+    def of_operation(operation: Any, grads: Any) -> tuple[Any, ...]:
+        image, boxes, indices, _ = operation.inputs
+        return *_gradients(how, grads, image, boxes, indices), None, None
+
     @tf.custom_gradient
     def crops(image: Any, boxes: Any) -> Any:
         def gradient(grads: Any) -> tuple[Any, Any]:
-            grads = tf.convert_to_tensor(grads)  # IndexedSlices, where crops were gathered
-            of_image = None
-            if image.dtype.is_floating:
-                of_image = _grad_image(how, grads, image, boxes, indices)
-            return of_image, _grad_boxes(how, grads, image, boxes, indices)
+            return _gradients(how, grads, image, boxes, indices)
 
-        result = _call(compute, shape, how.dtype, image, boxes, indices, size)
+        result = _call(compute, shape, how.dtype, of_operation, image, boxes, indices, size)
         return _with_shape(result, (boxes.shape[0], rows, columns, image.shape[3])), gradient
 
     return crops(image, boxes)
+
+
+def _gradients(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> tuple[Any, Any]:
+    grads = tf.convert_to_tensor(grads)  # a graph has IndexedSlices after tf.gather
+    of_image = None
+    if image.dtype.is_floating:
+        of_image = _grad_image(how, grads, image, boxes, indices)
+    return of_image, _grad_boxes(how, grads, image, boxes, indices)
 
 
 def _grad_image(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
@@ -190,7 +213,7 @@ def _grad_image(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> 
     @tf.custom_gradient
     def of_image(grads: Any, boxes: Any) -> Any:
         size = tf.shape(image, tf.int64)
-        return _call(compute, shape, dtype, grads, boxes, indices, size), _refuse
+        return _call(compute, shape, dtype, _refuse, grads, boxes, indices, size), _refuse
 
     return tf.cast(_with_shape(of_image(grads, boxes), image.shape), image.dtype)
 
@@ -206,9 +229,15 @@ def _grad_boxes(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> 
 
     @tf.custom_gradient
     def of_boxes(grads: Any, image: Any, boxes: Any) -> Any:
-        return _call(compute, shape, how.dtype, grads, image, boxes, indices), _refuse
+        return _call(compute, shape, how.dtype, _refuse, grads, image, boxes, indices), _refuse
 
     return tf.cast(_with_shape(of_boxes(grads, image, boxes), boxes.shape), boxes.dtype)
+
+
+_NOT_SAVED = (
+    "crop_and_resize calls back into Python, which a SavedModel does not contain: it could not be "
+    "loaded elsewhere; export with tf.image.crop_and_resize in its place"
+)
 
 
 def _refuse(*_: Any) -> Any:
@@ -220,9 +249,13 @@ def _refuse(*_: Any) -> Any:
 
 def _call(
     compute: Callable[..., Any], shape: Callable[..., tuple[int, ...]], dtype: np.dtype[Any],
-    *tensors: Any,
+    gradient: Callable[..., Any], *tensors: Any,
 ) -> Any:  # fmt: skip
-    """Compute now, or whenever the graph runs; then with a result of `shape`."""
+    """Compute now, or whenever the graph runs; then with a result of `shape`.
+
+    `gradient` is that of the operation in the graph. A ``tf.custom_gradient`` hides it, but
+    ``tf.vectorized_map`` copies the operation alone, whose gradient would be zero.
+    """
     if tf.executing_eagerly():
         return compute(*tensors, out=None)
 
@@ -232,23 +265,17 @@ def _call(
         result: NDArray[Any] = compute(*arrays, out=_arrays.aligned_empty(size, dtype))
         return result
 
-    # Without state: what nobody needs is not computed, a gradient for example.
-    with tf.compat.v1.get_default_graph().gradient_override_map({"PyFuncStateless": _LOST}):
+    def of_operation(operation: Any, *grads: Any) -> Any:
+        if operation is None:  # so ``tf.saved_model.save`` asks for the gradients that it saves
+            raise NotImplementedError(_NOT_SAVED)
+        return gradient(operation, *grads)
+
+    registered = f"CropkitGradient-{uuid.uuid4()}"  # a name is for one gradient, for good
+    tf.RegisterGradient(registered)(of_operation)
+    graph = tf.compat.v1.get_default_graph()
+    with graph.gradient_override_map({"PyFuncStateless": registered}):
+        # Without state: what nobody needs is not computed, a gradient for example.
         return tf.numpy_function(when_run, tensors, tf.as_dtype(dtype), stateful=False)
-
-
-# The gradient of the bare operation, which TensorFlow asks for only where it has made a copy of
-# it without the custom gradient around it: tf.vectorized_map does. It would be zero.
-_LOST: Final = "CropkitLostGradient"
-
-
-@tf.RegisterGradient(_LOST)
-def _refuse_lost(*_: Any) -> Any:
-    raise NotImplementedError(
-        "TensorFlow has lost the gradient of crop_and_resize, as it does where a tape is outside "
-        "tf.vectorized_map: use the tape inside the mapped function, tf.map_fn, or one call with "
-        "the boxes of all elements"
-    )
 
 
 def _with_shape(tensor: Any, shape: Any) -> Any:
