@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import cropkit
-from cropkit import BackendError, Request, _backends
+from cropkit import BackendError, Request, _backends, _plugins
 from cropkit._request import check_forward
 from tests.children import python
 
@@ -89,7 +89,7 @@ def install(folder: Path, distribution: str, name: str, module: str) -> None:
     (metadata / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 2.5\n"
     )
-    (metadata / "entry_points.txt").write_text(f"[{_backends.GROUP}]\n{name} = {stem}:backend\n")
+    (metadata / "entry_points.txt").write_text(f"[{_plugins.GROUP}]\n{name} = {stem}:backend\n")
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +226,7 @@ def test_missing_metadata_is_no_reason_to_fail(tmp_path: Path) -> None:
 
 
 DAMAGED = f"""
-[{_backends.GROUP}]
+[{_plugins.GROUP}]
 good = plugin_good:backend
 a line without its sign
 """
@@ -490,28 +490,28 @@ def test_many_objects_are_not_mixed_up() -> None:
 def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that makes the registry hold the built-in backends and these."""
 
-    def register(*entries: _backends._Entry) -> None:
-        built_in = {name: _backends._built_in(name) for name in ("cpu", "reference")}
+    def register(*entries: _plugins.Entry) -> None:
+        built_in = {name: _plugins.built_in(name) for name in ("cpu", "reference")}
         found = built_in | {entry.name: entry for entry in entries if entry.name != "taken"}
         rejected = tuple(entry for entry in entries if entry.name == "taken")
-        monkeypatch.setattr(_backends, "_scan", lambda: (found, rejected))
+        monkeypatch.setattr(_backends, "scan", lambda: (found, rejected))
 
     return register
 
 
-def on_cuda(name: str, *, exact: bool = True, reason: str | None = None) -> _backends._Entry:
+def on_cuda(name: str, *, exact: bool = True, reason: str | None = None) -> _plugins.Entry:
     backend = Constant(1, reason, name)
     backend.device_types = frozenset({CUDA})
     backend.exact = exact
-    return _backends._entry(name, f"dist-{name} 1", backend)
+    return _plugins._entry_of(name, f"dist-{name} 1", backend)
 
 
 def test_no_backend_for_a_device_lists_every_reason(registered: Any) -> None:
     registered(
         on_cuda("a", reason="no float64"),
         on_cuda("b", exact=False),
-        _backends._Entry("c", "dist-c 1", None, "importing c failed: OSError"),
-        _backends._Entry("taken", "dist-d 1", None, "the name 'taken' is already taken: dist-a 1"),
+        _plugins.Entry("c", "dist-c 1", None, "importing c failed: OSError"),
+        _plugins.Entry("taken", "dist-d 1", None, "the name 'taken' is already taken: dist-a 1"),
     )
     with pytest.raises(BackendError) as caught:
         _backends.choose(request_of(CUDA), None)

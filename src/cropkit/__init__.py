@@ -7,19 +7,13 @@
 (1, 224, 224, 3)
 """
 
-from cropkit._backends import (
-    Backend,
-    BackendError,
-    BackendInfo,
-    GradientBackend,
-    list_backends,
-    use_backend,
-)
+from cropkit._backends import BackendError, BackendInfo, list_backends, use_backend
 from cropkit._ops import (
     crop_and_resize,
     crop_and_resize_grad_boxes,
     crop_and_resize_grad_image,
 )
+from cropkit._protocol import Backend, GradientBackend
 from cropkit._request import Request
 from cropkit._runtime import show_runtime
 

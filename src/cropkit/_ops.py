@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cropkit._arrays import hand_over
-from cropkit._backends import Backend, allocate, choose, cpu_unless_asked
+from cropkit._backends import allocate, choose, cpu_unless_asked
+from cropkit._protocol import Backend
 from cropkit._request import (
     Call,
     GradBoxesCall,

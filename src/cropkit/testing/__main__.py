@@ -74,8 +74,8 @@ def heading(tests: type[BackendTests]) -> str:
     reason = entry.why_not()
     if entry.backend is None or reason is not None:
         raise BackendError(f"backend {entry} cannot be used here: {reason}")
-    devices = ", ".join(device_name(device) for device in sorted(entry.backend.device_types))
-    kind = "exact" if entry.backend.exact else f"not exact, tolerance {tests.tolerance:g}"
+    devices = ", ".join(device_name(device) for device in sorted(entry.device_types))
+    kind = "exact" if entry.exact else f"not exact, tolerance {tests.tolerance:g}"
     return f"cropkit {cropkit.__version__}, backend {entry} on {devices}, {kind}"
 
 

@@ -6,13 +6,12 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from typing import Any, Final
 
 import numpy as np
 import pytest
 
-from cropkit import Request, _backends
+from cropkit import Request
 from cropkit.testing._arrays import DTYPES, METHODS, dtype_of
 from cropkit.testing._suite import OPERATORS, Suite
 
@@ -98,10 +97,7 @@ class ProtocolTests(Suite):
 
     def module_of_backend(self) -> str:
         """Name of the module that has to be imported to find the backend."""
-        if isinstance(self.backend, str) and self.backend not in _backends._BUILT_IN:
-            for point in entry_points(group=_backends.GROUP, name=self.backend):
-                return point.value.partition(":")[0]
-        return type(self.entry.backend).__module__
+        return self.entry.module or type(self.entry.backend).__module__
 
     def test_refuses_looks_at_the_request_alone(self) -> None:
         """It returns a sentence or None for every request, twice the same."""

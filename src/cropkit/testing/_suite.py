@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 import cropkit
-from cropkit import Backend, BackendError, _backends
+from cropkit import Backend, BackendError
+from cropkit._backends import find
+from cropkit._plugins import Entry
 from cropkit.testing._arrays import LAYOUTS, VIEWS, room_for
 
 
@@ -57,9 +59,9 @@ class Suite:
     # ---- running ---------------------------------------------------------------------
 
     @property
-    def entry(self) -> _backends._Entry:
+    def entry(self) -> Entry:
         """The backend as the registry sees it."""
-        return _backends._find(self.backend, "backend=")
+        return find(self.backend, "backend=")
 
     @property
     def on_host(self) -> bool:
