@@ -80,20 +80,24 @@ def as_array(value: object, name: str) -> NDArray[Any] | DeviceArray:
         raise TypeError(f"{name}: expected an array: {error}") from None
 
 
+def is_masked(value: object) -> bool:
+    """Whether it is a masked array; whoever makes one has imported ``numpy.ma``."""
+    ma = sys.modules.get("numpy.ma")
+    return ma is not None and isinstance(value, ma.MaskedArray)
+
+
 def refuse_masked(value: object, name: str) -> None:
     """Refuse a masked array, and a list of some: NumPy would convert it without its mask.
 
     One that masks nothing is refused too: whether a program works is not to depend on that.
     """
-    ma = sys.modules.get("numpy.ma")  # imported by whoever makes one
-    if ma is None:
-        return
-    if isinstance(value, ma.MaskedArray):
+    if is_masked(value):
         raise TypeError(
             f"{name} is a masked array, whose mask would be dropped: {name}.filled(value) is a "
             "plain array"
         )
-    if isinstance(value, (list, tuple)) and _holds(value, ma.MaskedArray):
+    ma = sys.modules.get("numpy.ma")
+    if ma is not None and isinstance(value, (list, tuple)) and _holds(value, ma.MaskedArray):
         raise TypeError(
             f"{name} holds a masked array, whose mask would be dropped: its filled(value) is a "
             "plain one"
@@ -292,7 +296,6 @@ class _Torch(Library):
 
 class _Jax(Library):
     constant = True
-    DELETED: Final = "this one has been deleted, by delete() or as an argument donated to jit"
 
     def view(self, value: Any) -> NDArray[Any] | DeviceArray:
         if isinstance(value, sys.modules["jax"].core.Tracer):
@@ -300,8 +303,7 @@ class _Jax(Library):
                 "what JAX traces is for cropkit.jax.crop_and_resize, which works under jit, "
                 "grad and vmap"
             )
-        if isinstance(value, sys.modules["jax"].Array) and value.is_deleted():
-            raise ValueError(self.DELETED)
+        refuse_deleted(value)
         return super().view(value)
 
     def host_view(self, value: Any) -> NDArray[Any]:
@@ -323,6 +325,12 @@ class _Jax(Library):
         if result.dtype.name == "bfloat16":
             return sys.modules["jax"].device_put(result, may_alias=True)
         return super().adopt(result, like)
+
+
+def refuse_deleted(value: Any) -> None:
+    """Refuse an array of JAX's whose memory is gone."""
+    if isinstance(value, sys.modules["jax"].Array) and value.is_deleted():
+        raise ValueError("this one has been deleted, by delete() or as an argument donated to jit")
 
 
 class _TensorFlow(Library):

@@ -70,7 +70,7 @@ def check_out(
     **inputs: NDArray[Any] | DeviceArray,
 ) -> Any:
     """Check that `out` can be written, and that writing it changes no input."""
-    if type(out) is not np.ndarray and isinstance(out, np.ma.MaskedArray):
+    if type(out) is not np.ndarray and _arrays.is_masked(out):
         raise TypeError(
             "out is a masked array, whose mask would stay as it is: out.data is the plain array"
         )

@@ -48,7 +48,7 @@ from cropkit._arguments import (
     check_method,
     check_num_threads,
 )
-from cropkit._arrays import _Jax, as_host_array, grad_image_dtype
+from cropkit._arrays import as_host_array, grad_image_dtype, refuse_deleted
 
 __all__ = ["crop_and_resize"]
 
@@ -153,8 +153,11 @@ def crop_and_resize(
 def _taken(value: Any, name: str) -> Any:
     """Return the argument `name` as an array of JAX's if any of it is, else as it is."""
     if isinstance(value, jax.Array):
-        if not isinstance(value, jax.core.Tracer) and value.is_deleted():
-            raise ValueError(f"{name}: expected an array: {_Jax.DELETED}")
+        if not isinstance(value, jax.core.Tracer):
+            try:
+                refuse_deleted(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: expected an array: {error}") from None
     elif hasattr(value, "__jax_array__") or (
         isinstance(value, (list, tuple))
         and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))

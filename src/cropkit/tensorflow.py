@@ -16,7 +16,7 @@ Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a g
 
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -40,6 +40,11 @@ from cropkit._arguments import (
 from cropkit._results import check_memory
 
 __all__ = ["crop_and_resize"]
+
+_NOT_SAVED: Final = (
+    "crop_and_resize calls back into Python, which a SavedModel does not contain: it could not be "
+    "loaded elsewhere; export with tf.image.crop_and_resize in its place"
+)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -232,12 +237,6 @@ def _grad_boxes(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> 
         return _call(compute, shape, how.dtype, _refuse, grads, image, boxes, indices), _refuse
 
     return tf.cast(_with_shape(of_boxes(grads, image, boxes), boxes.shape), boxes.dtype)
-
-
-_NOT_SAVED = (
-    "crop_and_resize calls back into Python, which a SavedModel does not contain: it could not be "
-    "loaded elsewhere; export with tf.image.crop_and_resize in its place"
-)
 
 
 def _refuse(*_: Any) -> Any:

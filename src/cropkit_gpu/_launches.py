@@ -113,7 +113,7 @@ def forward(
         RESULT=out.dtype, PIXEL_VECTOR=_is_vector(image, channels),
         RESULT_VECTOR=_is_vector(out, channels),
     )  # fmt: skip
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):  # the caller's may raise
         extrapolation_value = request.dtype.type(request.extrapolation_value)
     arguments = (
         *image.arguments, box_indices, lo, weight, *out.arguments, *_sizes(request),
