@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import cropkit
-from cropkit import _cpu, _threads
+from cropkit import _threads
 from tests.children import PATIENCE, python
 
 ROOT = Path(__file__).parent.parent
@@ -360,135 +360,6 @@ def test_the_quota_limits_the_team(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _threads.default_team_size() == 3
     monkeypatch.setattr(_threads, "_quota", lambda: _threads._NO_QUOTA)
     assert _threads.default_team_size() == 8
-
-
-def quota(folder: Path, groups: str, files: dict[str, str]) -> int:
-    """Return the quota of a process in `groups`, of a made-up hierarchy."""
-    for name, text in files.items():
-        path = folder / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8").replace(b"\xef\xbf\xbd", b"\xff"))
-    (folder / "self").write_bytes(groups.encode("utf-8").replace(b"\xef\xbf\xbd", b"\xff"))
-    return _threads._quota(folder / "cgroup", folder / "self")
-
-
-NONE = _threads._NO_QUOTA
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "expected"),
-    [
-        # Version 2: in a container, the root's own; whole CPUs, rounded up, at least one.
-        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
-        ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),
-        ("0::/\n", {"cpu.max": "1000 100000\n"}, 1),
-        ("0::/\n", {"cpu.max": "max 100000\n"}, NONE),
-        ("0::/\n", {}, NONE),
-        # Nested: the least on the way to the root.
-        ("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, 3),
-        ("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "100000 50000\n"}, 2),
-        ("0::/a\n", {"a/b/cpu.max": "100000 100000\n"}, NONE),
-        # The path is the host's, and what is mounted is the container's.
-        ("0::/kubepods/pod1/c1\n", {"cpu.max": "400000 100000\n"}, 4),
-        # Version 1, alone and beside version 2.
-        ("4:cpu,cpuacct:/x\n2:memory:/x\n",
-         {"cpu/x/cpu.cfs_quota_us": "250000\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, 3),
-        ("4:cpu,cpuacct:/x\n",
-         {"cpu/x/cpu.cfs_quota_us": "-1\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, NONE),
-        ("4:cpu:/x/y\n0::/x/y\n",
-         {"cpu/x/cpu.cfs_quota_us": "100000\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, 1),
-        ("4:cpuset:/x\n",
-         {"cpu/x/cpu.cfs_quota_us": "100000\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, NONE),
-        # Damaged.
-        ("0::/\n", {"cpu.max": "\n"}, NONE),
-        ("0::/\n", {"cpu.max": "100000 0\n"}, NONE),
-        ("0::/\n", {"cpu.max": "100000 " + "9" * 5000}, NONE),
-        ("0::/\n", {"cpu.max": "\ufffd\u00b2 100000\n"}, NONE),
-        ("no colon\n0::\ufffd\0/x\n0::/\n", {"cpu.max": "200000 100000\n"}, 2),
-    ],
-)  # fmt: skip
-def test_quota_of_control_groups(
-    tmp_path: Path, groups: str, files: dict[str, str], expected: int
-) -> None:
-    assert quota(tmp_path, groups, files) == expected
-
-
-def test_no_control_groups(tmp_path: Path) -> None:
-    assert _threads._quota(tmp_path / "cgroup", tmp_path / "self") == NONE
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [(b"1024K\n", 1 << 20), (b"1M", 1 << 20), (b"260M\n", 16 << 20), (b"\xff\xfe", 16 << 20),
-     (b"", 16 << 20), (b"K", 16 << 20), (b"12", 16 << 20), (b"9" * 5000 + b"K", 16 << 20)],
-)  # fmt: skip
-def test_the_cache_size_is_read_or_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, expected: int
-) -> None:
-    (tmp_path / "size").write_bytes(content)
-    monkeypatch.setattr(_cpu, "_CACHE_SIZE", tmp_path / "size")
-    assert _cpu.streaming_threshold.__wrapped__() == expected
-
-
-def test_no_file_of_the_system_is_decoded() -> None:
-    """Whatever the locale: a large call, and all that `show_runtime` looks at."""
-    code = """
-import numpy, cropkit
-cropkit.crop_and_resize(numpy.zeros((1, 9, 9, 3)), [[0, 0, 1, 1]] * 9, [0] * 9, (600, 600))
-cropkit.show_runtime()
-"""
-    python("", "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c", code)
-
-
-# ---- a system that refuses threads ---------------------------------------------------------
-
-# Without the cure OpenMP ends the process: "Thread creation failed", exit status 1.
-REFUSED = """
-import resource
-from cropkit._kernels import _openmp
-grads = np.ones((40, 50, 50, 3), np.float32)
-def all_three(num_threads):
-    cropkit.crop_and_resize_grad_image(grads, boxes, indices, image.shape, num_threads=num_threads)
-    cropkit.crop_and_resize_grad_boxes(grads, image, boxes, indices, num_threads=num_threads)
-    return right(num_threads), len(os.listdir("/proc/self/task"))
-_openmp.pause()
-before = all_three(1)[1]
-"""
-
-
-def test_a_limit_of_threads_makes_the_team_smaller() -> None:
-    """Three threads are allowed: three are used, and a call for eight has no new one."""
-    code = """
-if os.getuid() == 0:  # whom no limit holds
-    os.setgroups([])
-    os.setgid(54321)
-    os.setuid(54321)
-    resource.setrlimit(resource.RLIMIT_NPROC, (3, 3))
-    several = 3
-else:  # how many this user has is not known
-    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
-    several = 1
-seen = []
-for _ in range(40):
-    seen += [all_three(8), all_three(3)]
-    _openmp.pause()
-expected = [(True, before), (True, before + several - 1)] * 40
-json.dump([seen == expected, seen[:2], before], sys.stdout)
-"""
-    found = ask(REFUSED + code, OPENBLAS_NUM_THREADS=1)
-    assert found[0], found
-
-
-def test_no_memory_for_stacks_makes_the_team_smaller() -> None:
-    code = """
-with open("/proc/self/statm", "rb") as statm:
-    mapped = int(statm.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 30), mapped + (1 << 30)))
-json.dump([all_three(4), before], sys.stdout)
-"""
-    (same, threads), before = ask(REFUSED + code, OPENBLAS_NUM_THREADS=1, OMP_STACKSIZE=" 2 G ")
-    assert same
-    assert threads == before
 
 
 # ---- without OpenMP ------------------------------------------------------------------
