@@ -51,7 +51,7 @@ test-gpu: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-gpu.stamp
 MARKS := not gpu
 
 .PHONY: test-full
-test-full: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-frameworks.stamp ## all other tests, with PyTorch, JAX and TensorFlow
+test-full: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-types.stamp $(VENV)/group-frameworks.stamp ## all other tests, with PyTorch, JAX and TensorFlow
 	$(RUN) pytest -p tests.no_skips -m '$(MARKS)'
 
 # Stubs are compared with the modules that this CPU can import.

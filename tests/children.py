@@ -14,7 +14,11 @@ _OURS = ("CROPKIT_", "OMP_", "GOMP_", "PYTHONPATH")
 
 
 def python(
-    code: str = "", *arguments: str, status: int = 0, **environment: Any
+    code: str = "",
+    *arguments: str,
+    status: int = 0,
+    patience: int = PATIENCE,
+    **environment: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Run `code` (or ``python arguments``) in a child; check its exit status.
 
@@ -30,7 +34,7 @@ def python(
         env=inherited | variables,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         check=False,
     )
     assert child.returncode == status, f"exit status {child.returncode}:\n{child.stderr}"

@@ -7,7 +7,7 @@ import operator
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -288,11 +288,13 @@ def check_extrapolation_value(value: object) -> float:
     raise TypeError(f"extrapolation_value={value!r}: expected a real number")
 
 
-def check_num_threads(value: int) -> int:
-    """Return `value` as a positive integer."""
+def check_num_threads(value: object) -> int | None:
+    """Return `value` as a positive integer, or None."""
+    if value is None:
+        return None
     _arrays.refuse_masked(value, "num_threads")
     try:
-        count = operator.index(value)
+        count = operator.index(cast(SupportsIndex, value))
     except TypeError:
         raise TypeError(f"num_threads={value!r}: expected a positive integer or None") from None
     if count < 1:

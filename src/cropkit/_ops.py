@@ -1,7 +1,7 @@
 """The public operators."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -25,15 +25,15 @@ def crop_and_resize(
     image: ArrayLike,
     boxes: ArrayLike,
     box_indices: ArrayLike | None,
-    crop_size: Sequence[int] | NDArray[np.integer[Any]],
+    crop_size: Sequence[SupportsIndex] | NDArray[np.integer[Any]],
     method: str = "bilinear",
-    extrapolation_value: float = 0.0,
+    extrapolation_value: SupportsFloat = 0.0,
     name: str | None = None,
     *,
     dtype: DTypeLike | None = None,
     out: Any = None,
     backend: str | Backend | None = None,
-    num_threads: int | None = None,
+    num_threads: SupportsIndex | None = None,
 ) -> Any:
     """Cut boxes out of images and resize each to the same size.
 
@@ -150,13 +150,13 @@ def crop_and_resize_grad_image(
     grads: ArrayLike,
     boxes: ArrayLike,
     box_indices: ArrayLike | None,
-    image_size: Sequence[int] | NDArray[np.integer[Any]],
+    image_size: Sequence[SupportsIndex] | NDArray[np.integer[Any]],
     method: str = "bilinear",
     *,
     dtype: DTypeLike | None = None,
     out: Any = None,
     backend: str | Backend | None = None,
-    num_threads: int | None = None,
+    num_threads: SupportsIndex | None = None,
 ) -> Any:
     """Gradient of `crop_and_resize` with respect to its image.
 
@@ -240,7 +240,7 @@ def crop_and_resize_grad_image(
     >>> import numpy as np
     >>> import cropkit
     >>> grads = np.ones((2, 1, 1, 1), np.float32)
-    >>> boxes = [[0.25, 0.25, 0.25, 0.25], [1, 1, 1, 1]]
+    >>> boxes = [[0.25, 0.25, 0.25, 0.25], [1.0, 1.0, 1.0, 1.0]]
     >>> cropkit.crop_and_resize_grad_image(grads, boxes, [0, 0], (1, 3, 3, 1))[0, ..., 0]
     array([[0.25, 0.25, 0.  ],
            [0.25, 0.25, 0.  ],
@@ -260,7 +260,7 @@ def crop_and_resize_grad_boxes(
     dtype: DTypeLike | None = None,
     out: Any = None,
     backend: str | Backend | None = None,
-    num_threads: int | None = None,
+    num_threads: SupportsIndex | None = None,
 ) -> Any:
     """Gradient of `crop_and_resize` with respect to its boxes.
 

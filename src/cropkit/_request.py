@@ -139,10 +139,10 @@ def check_plain(
     box_indices: object,
     crop_size: object,
     method: str,
-    extrapolation_value: float,
+    extrapolation_value: object,
     dtype: DTypeLike | None,
     out: object,
-    num_threads: int | None,
+    num_threads: object,
 ) -> tuple[Any, Any, NDArray[np.intp], NDArray[Any], bool, float, int | None] | None:
     """Check a call as `check_forward` does, if it is plainly right: most calls are.
 
@@ -152,14 +152,12 @@ def check_plain(
         Packed arrays but for `image`; nothing is empty. None if only `check_forward` can
         tell whether the call is right.
     """
-    method, real, extrapolation_value, num_threads = _check_options(
-        method, dtype, extrapolation_value, num_threads
-    )
+    method, real, value, threads = _check_options(method, dtype, extrapolation_value, num_threads)
     plain = _checks.plain_call(image, boxes, box_indices, crop_size, out, real is FLOAT64)
     if plain is None or plain[1] is None:
         return None
     nearest = method == "nearest"
-    return image, boxes, plain[0], plain[1], nearest, extrapolation_value, num_threads
+    return image, boxes, plain[0], plain[1], nearest, value, threads
 
 
 def check_forward(
@@ -168,10 +166,10 @@ def check_forward(
     box_indices: object,
     crop_size: object,
     method: str,
-    extrapolation_value: float,
+    extrapolation_value: object,
     dtype: DTypeLike | None,
     out: object,
-    num_threads: int | None,
+    num_threads: object,
 ) -> Call:
     """Check and make canonical the arguments of `cropkit.crop_and_resize`.
 
@@ -180,7 +178,7 @@ def check_forward(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    method, real, extrapolation_value, num_threads = _check_options(
+    checked_method, real, value, threads = _check_options(
         method, dtype, extrapolation_value, num_threads
     )
     result = None
@@ -204,11 +202,11 @@ def check_forward(
         checked.dtype,
         num_boxes,
         size,
-        method,
+        checked_method,
         real,
-        extrapolation_value,
+        value,
         device[0],
-        num_threads,
+        threads,
     )
     if result is None and out is None:
         result = allocate(request.crops_shape, real, device, image)
@@ -228,7 +226,7 @@ def check_grad_image(
     method: str,
     dtype: DTypeLike | None,
     out: object,
-    num_threads: int | None,
+    num_threads: object,
 ) -> GradImageCall:
     """Check and make canonical the arguments of `cropkit.crop_and_resize_grad_image`.
 
@@ -240,8 +238,7 @@ def check_grad_image(
     checked_method = check_method(method)
     result_dtype = FLOAT32 if dtype is None else check_image_dtype(dtype)
     real = FLOAT64 if result_dtype == FLOAT64 else FLOAT32
-    if num_threads is not None:
-        num_threads = check_num_threads(num_threads)
+    threads = check_num_threads(num_threads)
     image_shape = check_image_size(image_size)
     checked = check_grads(grads)
     boxes = check_boxes(boxes, real)
@@ -250,7 +247,7 @@ def check_grad_image(
     device, own = place(checked)
     request = Request(
         image_shape, result_dtype, len(boxes), cast(tuple[int, int], checked.shape[1:3]),
-        checked_method, real, 0.0, device[0], num_threads, "grad_image", checked.dtype,
+        checked_method, real, 0.0, device[0], threads, "grad_image", checked.dtype,
     )  # fmt: skip
     if out is None:
         out = allocate(image_shape, result_dtype, device, grads)
@@ -269,7 +266,7 @@ def check_plain_grad_boxes(
     box_indices: object,
     method: str,
     dtype: DTypeLike | None,
-    num_threads: int | None,
+    num_threads: object,
 ) -> tuple[Any, Any, Any, NDArray[np.intp], NDArray[Any], int | None] | None:
     """Check a call without `out` as `check_grad_boxes` does, if it is plainly right.
 
@@ -278,9 +275,9 @@ def check_plain_grad_boxes(
     (grads, image, boxes, box_indices, out, num_threads) or None
         As from `check_plain`.
     """
-    _, real, _, num_threads = _check_options(method, dtype, 0.0, num_threads)
+    _, real, _, threads = _check_options(method, dtype, 0.0, num_threads)
     plain = _checks.plain_grad_boxes(grads, image, boxes, box_indices, real is FLOAT64)
-    return plain and (grads, image, boxes, *plain, num_threads)
+    return plain and (grads, image, boxes, *plain, threads)
 
 
 def check_grad_boxes(
@@ -291,7 +288,7 @@ def check_grad_boxes(
     method: str,
     dtype: DTypeLike | None,
     out: object,
-    num_threads: int | None,
+    num_threads: object,
 ) -> GradBoxesCall:
     """Check and make canonical the arguments of `cropkit.crop_and_resize_grad_boxes`.
 
@@ -300,7 +297,7 @@ def check_grad_boxes(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    checked_method, real, _, num_threads = _check_options(method, dtype, 0.0, num_threads)
+    checked_method, real, _, threads = _check_options(method, dtype, 0.0, num_threads)
     crops = check_grads(grads)
     checked = check_image(image)
     boxes = check_boxes(boxes, real)
@@ -311,7 +308,7 @@ def check_grad_boxes(
     request = Request(
         cast(tuple[int, int, int, int], checked.shape), checked.dtype, len(boxes),
         cast(tuple[int, int], crops.shape[1:3]), checked_method, real, 0.0, device[0],
-        num_threads, "grad_boxes", crops.dtype,
+        threads, "grad_boxes", crops.dtype,
     )  # fmt: skip
     if out is None:
         out = allocate((len(boxes), 4), real, device, image)
@@ -324,11 +321,10 @@ def check_grad_boxes(
 
 
 def _check_options(
-    method: str, dtype: DTypeLike | None, extrapolation_value: float, num_threads: int | None
+    method: str, dtype: DTypeLike | None, extrapolation_value: object, num_threads: object
 ) -> tuple[Method, np.dtype[Any], float, int | None]:
     """Check what a call has besides arrays and their sizes."""
     checked_method = check_method(method)
     real = FLOAT32 if dtype is None else check_dtype(dtype)
-    if num_threads is not None:
-        num_threads = check_num_threads(num_threads)
-    return checked_method, real, check_extrapolation_value(extrapolation_value), num_threads
+    value = check_extrapolation_value(extrapolation_value)
+    return checked_method, real, value, check_num_threads(num_threads)

@@ -3,7 +3,7 @@
 >>> import jax, jax.numpy as jnp
 >>> from cropkit.jax import crop_and_resize
 >>> image = jnp.arange(11.0).reshape(1, 1, 11, 1)
->>> def middle(boxes):
+>>> def middle(boxes: jax.Array) -> jax.Array:
 ...     return crop_and_resize(image, boxes, None, (1, 1)).sum()
 >>> jax.jit(jax.grad(middle))(jnp.array([[0.0, 0.1, 0.0, 0.4]]))
 Array([[0., 5., 0., 5.]], dtype=float32)
@@ -20,10 +20,10 @@ comes out, and takes two to nine times as long (``docs/design/frameworks.md``).
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 try:
     import jax
@@ -54,15 +54,15 @@ __all__ = ["crop_and_resize"]
 
 
 def crop_and_resize(
-    image: jax.Array,
-    boxes: jax.Array,
-    box_indices: jax.Array | None,
-    crop_size: Sequence[int],
+    image: jax.Array | ArrayLike,
+    boxes: jax.Array | ArrayLike,
+    box_indices: jax.Array | ArrayLike | None,
+    crop_size: Sequence[SupportsIndex] | NDArray[np.integer[Any]],
     method: str = "bilinear",
-    extrapolation_value: float = 0.0,
+    extrapolation_value: SupportsFloat = 0.0,
     *,
     dtype: DTypeLike | None = None,
-    num_threads: int | None = None,
+    num_threads: SupportsIndex | None = None,
     backend: str | None = None,
 ) -> jax.Array:
     """Cut boxes out of images and resize each to the same size; differentiable.
@@ -70,7 +70,8 @@ def crop_and_resize(
     Parameters
     ----------
     image : jax.Array, shape (batch, height, width, depth)
-        Images of any dtype that `cropkit.crop_and_resize` takes.
+        Images of any dtype that `cropkit.crop_and_resize` takes. Here and in the next two, a
+        list or an array will do.
     boxes : jax.Array, shape (num_boxes, 4)
         ``[y1, x1, y2, x2]``, normalized.
     box_indices : jax.Array of int, shape (num_boxes,), or None
@@ -141,7 +142,7 @@ def crop_and_resize(
     options = _Options(
         image.shape, image.dtype, boxes.dtype, check_crop_size(crop_size), check_method(method),
         check_extrapolation_value(extrapolation_value), real,
-        None if num_threads is None else check_num_threads(num_threads), backend,
+        check_num_threads(num_threads), backend,
     )  # fmt: skip
     crops: jax.Array = _crop_and_resize(options, *_varying(image, boxes, box_indices))
     return crops

@@ -7,8 +7,8 @@
 >>> with tf.GradientTape() as tape:
 ...     tape.watch(boxes)
 ...     crops = crop_and_resize(image, boxes, [0], (1, 1))
->>> tape.gradient(crops, boxes).numpy()
-array([[0., 5., 0., 5.]], dtype=float32)
+>>> print(tape.gradient(crops, boxes))
+tf.Tensor([[0. 5. 0. 5.]], shape=(1, 4), dtype=float32)
 
 Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a graph,
 ``tf.numpy_function`` calls them. A ``tf.custom_gradient`` says which gradients belong to which.
@@ -16,10 +16,10 @@ Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a g
 
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, SupportsFloat, SupportsIndex
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 try:
     import tensorflow as tf
@@ -49,16 +49,16 @@ _NOT_SAVED: Final = (
 
 @tf.autograph.experimental.do_not_convert
 def crop_and_resize(
-    image: tf.Tensor,
-    boxes: tf.Tensor,
-    box_indices: tf.Tensor | None,
-    crop_size: tf.Tensor | Sequence[int],
+    image: tf.Tensor | ArrayLike,
+    boxes: tf.Tensor | ArrayLike,
+    box_indices: tf.Tensor | ArrayLike | None,
+    crop_size: tf.Tensor | Sequence[tf.Tensor | SupportsIndex] | NDArray[np.integer[Any]],
     method: str = "bilinear",
-    extrapolation_value: float = 0.0,
+    extrapolation_value: SupportsFloat = 0.0,
     name: str | None = None,
     *,
     dtype: DTypeLike | None = None,
-    num_threads: int | None = None,
+    num_threads: SupportsIndex | None = None,
     backend: str | None = None,
 ) -> tf.Tensor:
     """Cut boxes out of images and resize each to the same size; differentiable.
@@ -70,7 +70,8 @@ def crop_and_resize(
     Parameters
     ----------
     image : tf.Tensor, shape (batch, height, width, depth)
-        Images of any dtype that `cropkit.crop_and_resize` takes.
+        Images of any dtype that `cropkit.crop_and_resize` takes. Here and in the next three, a
+        list or an array will do.
     boxes : tf.Tensor, shape (num_boxes, 4)
         ``[y1, x1, y2, x2]``, normalized.
     box_indices : tf.Tensor of int, shape (num_boxes,), or None
@@ -112,7 +113,7 @@ def crop_and_resize(
     how = _How(
         check_method(method), check_extrapolation_value(extrapolation_value),
         check_dtype(np.float32 if dtype is None else dtype),
-        None if num_threads is None else check_num_threads(num_threads), backend,
+        check_num_threads(num_threads), backend,
     )  # fmt: skip
     with tf.name_scope(name or "crop_and_resize"):
         image = tf.convert_to_tensor(image)

@@ -15,10 +15,10 @@ and bad input holds here.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, SupportsFloat, SupportsIndex
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 try:
     import torch
@@ -44,15 +44,15 @@ __all__ = ["crop_and_resize"]
 
 
 def crop_and_resize(
-    image: torch.Tensor,
-    boxes: torch.Tensor,
-    box_indices: torch.Tensor | None,
-    crop_size: Sequence[int],
+    image: torch.Tensor | ArrayLike,
+    boxes: torch.Tensor | ArrayLike,
+    box_indices: torch.Tensor | ArrayLike | None,
+    crop_size: Sequence[SupportsIndex] | NDArray[np.integer[Any]],
     method: str = "bilinear",
-    extrapolation_value: float = 0.0,
+    extrapolation_value: SupportsFloat = 0.0,
     *,
     dtype: torch.dtype | None = None,
-    num_threads: int | None = None,
+    num_threads: SupportsIndex | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
     """Cut boxes out of images and resize each to the same size; differentiable.
@@ -62,10 +62,11 @@ def crop_and_resize(
     image : torch.Tensor, shape (batch, height, width, depth)
         Images of any dtype that `cropkit.crop_and_resize` takes, and any strides:
         channels-first images enter as ``image.permute(0, 2, 3, 1)``, which copies nothing.
+        Here and in the next two, a list or an array will do.
     boxes : torch.Tensor, shape (num_boxes, 4)
-        ``[y1, x1, y2, x2]``, normalized. A list or an array will do.
+        ``[y1, x1, y2, x2]``, normalized.
     box_indices : torch.Tensor of int, shape (num_boxes,), or None
-        The image of each box, as in `cropkit.crop_and_resize`. A list or an array will do.
+        The image of each box, as in `cropkit.crop_and_resize`.
     crop_size : (int, int)
         ``(crop_height, crop_width)`` in pixels, both at least 1.
     method : {"bilinear", "nearest"}, default "bilinear"
@@ -115,7 +116,7 @@ def crop_and_resize(
     # What the operators' schemas would refuse with sentences of their own.
     size = check_crop_size(crop_size)
     value = check_extrapolation_value(extrapolation_value)
-    threads = None if num_threads is None else check_num_threads(num_threads)
+    threads = check_num_threads(num_threads)
     if not isinstance(image, torch.Tensor):
         image = _tensor(image, check_image)
     if not isinstance(boxes, torch.Tensor):
