@@ -8,7 +8,7 @@ CROPKIT_BUILD_OPENMP
     ``1`` (default) compiles with OpenMP, ``0`` without: kernels then run on one thread.
 CROPKIT_BUILD_SANITIZE
     For developers: a list for ``-fsanitize=``, for example ``address,undefined``. A finding
-    ends the process.
+    ends the process, and what a kernel reads of its scratch without having written it is NaN.
 CROPKIT_BUILD_JOBS
     How many compilers run at once (default: the CPUs this process may use).
 """
@@ -64,6 +64,7 @@ OPENMP = ["-fopenmp"] if flag("CROPKIT_BUILD_OPENMP") else []
 if sanitizers := os.environ.get("CROPKIT_BUILD_SANITIZE"):
     LINK = [f"-fsanitize={sanitizers}"]
     COMPILE += [*LINK, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
+    COMPILE += ["-DCROPKIT_POISON"]
 
 
 def extension(name: str, flags: list[str]) -> Extension:

@@ -52,6 +52,10 @@ cdef extern from "_deep.h" nogil:
         double*, const double*, const double*, const Py_ssize_t*, const Py_ssize_t*,
         const double*, double, Py_ssize_t, Py_ssize_t, int, cropkit_carry*) noexcept
 
+cdef extern from "_scratch.h" nogil:
+    const Py_ssize_t CROPKIT_GAP
+    void cropkit_poison(char*, Py_ssize_t, Py_ssize_t) noexcept
+
 cdef enum:
     LINE = 64   # bytes of a cache line, and of the widest vector
     PAD = 16    # reals that a vector store may write past the end of a scratch row
@@ -78,8 +82,12 @@ cdef inline Py_ssize_t place(
     char* base, void** slot, Py_ssize_t at, Py_ssize_t size,
 ) noexcept nogil:
     """Give `slot` its `size` bytes at offset `at`; the next free offset, on a cache line."""
-    slot[0] = base + at if base != NULL else NULL
-    return at + (size + LINE - 1) // LINE * LINE
+    cdef Py_ssize_t next = at + (size + LINE - 1) // LINE * LINE + CROPKIT_GAP
+    slot[0] = NULL
+    if base != NULL:
+        slot[0] = base + at
+        cropkit_poison(base + at, size, next - at - size)
+    return next
 
 
 cdef Py_ssize_t carve(
