@@ -45,14 +45,14 @@ test: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp ## what to run before every
 
 .PHONY: test-gpu
 test-gpu: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-gpu.stamp ## the GPU backends: OpenCL on PoCL, CUDA compiled
-	$(RUN) pytest -p tests.no_skips -m gpu
+	$(RUN) pytest -p tests.support.no_skips -m gpu
 
 # Here every test but those of test-gpu must run: a skip is a failure. MARKS= chooses others.
 MARKS := not gpu
 
 .PHONY: test-full
 test-full: $(VENV)/cropkit.stamp $(VENV)/group-test.stamp $(VENV)/group-types.stamp $(VENV)/group-frameworks.stamp ## all other tests, with PyTorch, JAX and TensorFlow
-	$(RUN) pytest -p tests.no_skips -m '$(MARKS)'
+	$(RUN) pytest -p tests.support.no_skips -m '$(MARKS)'
 
 # Stubs are compared with the modules that this CPU can import.
 .PHONY: lint

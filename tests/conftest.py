@@ -11,23 +11,18 @@ import os
 import warnings
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import settings
-from numpy.typing import NDArray
 
 from cropkit import Backend
-from cropkit._cpu import CpuBackend, built_instruction_sets
-from cropkit._reference import ReferenceBackend
+
+from .support.backends import BACKENDS, CPU_BACKENDS
+from .support.bits import assert_bits_equal
 
 settings.register_profile("quick", deadline=None, max_examples=60, print_blob=True)
 settings.register_profile("full", deadline=None, max_examples=2000, print_blob=True)
 settings.register_profile("ci", settings.get_profile("full"))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
-
-
-CPU_BACKENDS = {f"cpu-{isa}": CpuBackend(isa) for isa in built_instruction_sets()}
-BACKENDS: dict[str, Backend] = {"reference": ReferenceBackend(), **CPU_BACKENDS}
 
 
 @pytest.fixture(scope="session", params=BACKENDS.values(), ids=BACKENDS.keys())
@@ -80,20 +75,3 @@ def tensorflow() -> Any:
 def bits_equal() -> Any:
     """Return `assert_bits_equal`."""
     return assert_bits_equal
-
-
-def assert_bits_equal(actual: NDArray[Any], expected: NDArray[Any], what: str = "") -> None:
-    """Assert the same shape, dtype and bits; any NaN equals any NaN."""
-    __tracebackhide__ = True
-    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, not {expected.shape}"
-    assert actual.dtype == expected.dtype, f"{what}: dtype {actual.dtype}, not {expected.dtype}"
-    bits = f"u{actual.dtype.itemsize}"
-    same = np.ascontiguousarray(actual).view(bits) == np.ascontiguousarray(expected).view(bits)
-    same |= np.isnan(actual) & np.isnan(expected)
-    if not same.all():
-        first = tuple(int(i) for i in np.argwhere(~same)[0])
-        pytest.fail(
-            f"{what}: {np.count_nonzero(~same)} of {same.size} values differ, the first at "
-            f"{first}: {actual[first]!r} ({actual[first].tobytes().hex()}), expected "
-            f"{expected[first]!r} ({expected[first].tobytes().hex()})"
-        )

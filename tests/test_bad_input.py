@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import cropkit
 from cropkit import Backend
 
-from .cases import DTYPES, dtype_of, pixels
+from .support.cases import DTYPES, dtype_of, pixels
 
 IMAGE = np.arange(2 * 4 * 5 * 3, dtype=np.float32).reshape(2, 4, 5, 3)
 BOX = [[0.0, 0.0, 1.0, 1.0]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.children import python
+from tests.support.children import python
 
 KERNELS = Path(__file__).parents[1] / "src" / "cropkit" / "_kernels"
 

@@ -8,7 +8,7 @@ import numpy as np
 import cropkit
 from cropkit import Backend
 
-from .cases import pixels
+from .support.cases import pixels
 
 
 def test_box_indices_that_another_thread_changes(each_cpu_backend: Backend) -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 import cropkit
 from cropkit import Backend, _cpu
 
-from .cases import (
+from .data.make_golden import PATH, GoldenCase, digest, golden_cases
+from .support.cases import (
     DEPTHS,
     DTYPES,
     GEOMETRIES,
@@ -31,7 +32,6 @@ from .cases import (
     indices_of,
     pixels,
 )
-from .data.make_golden import PATH, GoldenCase, digest, golden_cases
 
 THREADS = (1, 2, 5)
 CASES = golden_cases()

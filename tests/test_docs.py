@@ -9,25 +9,17 @@ from pathlib import Path
 import pytest
 
 import cropkit
-from tests.children import python
+from tests.support.children import python
+from tests.support.documents import BLOCK, PUBLIC, ROOT, code_blocks
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 WITH_CODE = [path for path in DOCUMENTS if "```python\n" in path.read_text()]
 # Their programs run where the frameworks are.
 OF_FRAMEWORKS = {
     ROOT / "docs" / "frameworks" / f"{name}.md" for name in ("torch", "jax", "tensorflow")
 }
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|^```\{(?:image|include)\} (\S+)", re.MULTILINE)
-PUBLIC = [name for name in cropkit.__all__ if name != "__version__"]
 FLAGS = doctest.ELLIPSIS
-
-
-def code_blocks(path: Path) -> list[tuple[int, str]]:
-    """Return the Python blocks of a document, each with the number of its first line."""
-    text = path.read_text()
-    return [(text[: m.start()].count("\n") + 2, m[1]) for m in BLOCK.finditer(text)]
 
 
 def run_examples(source: str, names: dict[str, object], title: str, line: int = 1) -> int:

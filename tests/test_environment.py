@@ -10,7 +10,7 @@ import pytest
 
 import cropkit
 from cropkit import _cpu, _threads
-from tests.children import python
+from tests.support.children import python
 
 ISAS = _cpu.built_instruction_sets()
 

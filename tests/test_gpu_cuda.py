@@ -21,8 +21,8 @@ from cropkit_gpu import _launches, cuda
 from cropkit_gpu._launches import Launch, Operand
 from cropkit_gpu.cuda import CudaBackend
 
-from .cases import DTYPES, METHODS, dtype_of
-from .children import python
+from .support.cases import DTYPES, METHODS, dtype_of
+from .support.children import python
 
 pytestmark = pytest.mark.gpu
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")

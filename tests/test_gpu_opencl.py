@@ -20,7 +20,11 @@ from cropkit.testing._suite import same_sums
 from cropkit_gpu import opencl
 from cropkit_gpu.opencl import OpenCLBackend
 
-from .cases import (
+from .data.make_golden import PATH, digest, golden_cases
+from .data.make_golden_gradients import PATH as GRADIENTS_PATH
+from .data.make_golden_gradients import golden_gradients
+from .support.bits import assert_bits_equal
+from .support.cases import (
     DEPTHS,
     DTYPES,
     GEOMETRIES,
@@ -34,11 +38,7 @@ from .cases import (
     indices_of,
     pixels,
 )
-from .children import python
-from .conftest import assert_bits_equal
-from .data.make_golden import PATH, digest, golden_cases
-from .data.make_golden_gradients import PATH as GRADIENTS_PATH
-from .data.make_golden_gradients import golden_gradients
+from .support.children import python
 
 pytestmark = pytest.mark.gpu
 BOXES = [[0, 0, 1, 1], [0.9, 1.1, 0.2, 0.3], [-0.1, 0.4, 0.6, 0.4]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from .children import python
+from .support.children import python
 
 pytestmark = pytest.mark.gpu
 

@@ -22,8 +22,8 @@ import numpy as np
 import cropkit
 from cropkit_gpu import _launches
 from cropkit.testing._suite import same_sums
-from tests.cases import METHODS, pixels
-from tests.conftest import assert_bits_equal
+from tests.support.cases import METHODS, pixels
+from tests.support.bits import assert_bits_equal
 
 if len(sys.argv) > 1:
     text = _launches.source().replace(sys.argv[1], "")

@@ -13,7 +13,11 @@ import cropkit
 from cropkit import Backend
 from cropkit.testing._suite import same_sums
 
-from .cases import (
+from .data.make_golden import digest
+from .data.make_golden_gradients import PATH, golden_gradients
+from .support.backends import CPU_BACKENDS
+from .support.bits import assert_bits_equal
+from .support.cases import (
     DEPTHS,
     DTYPES,
     GEOMETRIES,
@@ -28,9 +32,6 @@ from .cases import (
     pixels,
     random_gradients,
 )
-from .conftest import CPU_BACKENDS, assert_bits_equal
-from .data.make_golden import digest
-from .data.make_golden_gradients import PATH, golden_gradients
 
 ONE_BOX = [[0.0, 0.0, 1.0, 1.0]]
 

@@ -7,7 +7,7 @@ import pytest
 
 import cropkit
 
-from .cases import dtype_of
+from .support.cases import dtype_of
 
 grad_image = cropkit.crop_and_resize_grad_image
 grad_boxes = cropkit.crop_and_resize_grad_boxes

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import cropkit
 from cropkit import Backend, _cpu
 
-from .cases import (
+from .support.cases import (
     DTYPES,
     GEOMETRIES,
     METHODS,
@@ -30,9 +30,10 @@ from .cases import (
     dtype_of,
     empty_out,
     indices_of,
+    memory_of,
     pixels,
 )
-from .test_guards import guarded, memory_of
+from .support.guarded import guarded
 
 GRADS = np.arange(2 * 2 * 3 * 3, dtype=np.float32).reshape(2, 2, 3, 3)
 IMAGE = pixels((2, 4, 5, 3), "float32")

@@ -1,6 +1,5 @@
 """The laws that the gradients obey, on random calls."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import cropkit
-from cropkit._reference import sample_axis
 from cropkit.testing._suite import same_sums
 
-from .cases import DEPTHS, METHODS, random_gradients
-from .conftest import BACKENDS, CPU_BACKENDS, assert_bits_equal
+from .support.backends import BACKENDS, CPU_BACKENDS
+from .support.bits import assert_bits_equal
+from .support.cases import DEPTHS, METHODS, random_gradients
+from .support.exact_gradient import exact_box_gradient
 
 grad_image = cropkit.crop_and_resize_grad_image
 grad_boxes = cropkit.crop_and_resize_grad_boxes
@@ -101,32 +101,6 @@ def test_box_gradient_is_near_its_exact_sum(call: Any, name: str) -> None:
         expected, magnitude = exact_box_gradient(grads[n], image[indices[n]], box)
         error = np.abs(result[n] - expected)
         assert (error <= 2.0**-24 * np.abs(expected) + 1e-14 * magnitude + 2.0**-149).all()
-
-
-def exact_box_gradient(
-    grads: NDArray[Any], image: NDArray[Any], box: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sum the terms of one box exactly; and their magnitudes."""
-    sizes, counts = image.shape[:2], grads.shape[:2]
-    axes = [sample_axis(box[k], box[k + 2], sizes[k], counts[k], "bilinear") for k in range(2)]
-    terms: list[list[float]] = [[], [], [], []]
-    pixels_ = image.astype(float)
-    for i, (yl, yh, wy) in enumerate(zip(*axes[0][1:], strict=True)):
-        for j, (xl, xh, wx) in enumerate(zip(*axes[1][1:], strict=True)):
-            tl, tr, bl, br = (pixels_[y, x] for y in (yl, yh) for x in (xl, xh))
-            g = grads[axes[0].inside.start + i, axes[1].inside.start + j].astype(float)
-            slopes = (
-                g * ((1 - float(wx)) * (bl - tl) + float(wx) * (br - tr)),
-                g * ((1 - float(wy)) * (tr - tl) + float(wy) * (br - bl)),
-            )
-            for k, at in enumerate((axes[0].inside.start + i, axes[1].inside.start + j)):
-                limit = sizes[k] - 1
-                share = at * limit / (counts[k] - 1) if counts[k] > 1 else 0.5 * limit
-                first = limit - share if counts[k] > 1 else share
-                terms[k] += (slopes[k] * first).tolist()
-                terms[k + 2] += (slopes[k] * share).tolist()
-    sums = np.array([math.fsum(t) for t in terms])
-    return sums, np.array([math.fsum(map(abs, t)) for t in terms])
 
 
 @given(CALLS, st.sampled_from(METHODS), st.integers(1, 4), st.sampled_from(list(CPU_BACKENDS)))

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 import cropkit
 
-from .cases import DEPTHS, LAYOUTS, METHODS, pixels
-from .conftest import BACKENDS, assert_bits_equal
-from .test_gradients_laws import exact_box_gradient
-from .test_oracle import CALLS, FIXED_SEED, FRESH_SEED, random_boxes
+from .support.backends import BACKENDS
+from .support.bits import assert_bits_equal
+from .support.cases import DEPTHS, LAYOUTS, METHODS, pixels
+from .support.exact_gradient import exact_box_gradient
+from .support.random_calls import CALLS, FIXED_SEED, FRESH_SEED, random_boxes
 
 pytestmark = pytest.mark.oracle
 SEEDS = pytest.mark.parametrize("seed", [FIXED_SEED, FRESH_SEED], ids=["fixed", "fresh"])

@@ -4,9 +4,7 @@ Images lie flush against pages that may not be touched, in a process of its own:
 astray ends it. What surrounds `out` in its memory is compared afterwards.
 """
 
-import ctypes
 import itertools
-import mmap
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 import cropkit
 from cropkit import Backend, _cpu
 
-from .cases import (
+from .support.cases import (
     DEPTHS,
     DTYPES,
     GEOMETRIES,
@@ -33,6 +31,7 @@ from .cases import (
     memory_of,
     pixels,
 )
+from .support.guarded import guarded
 
 ROOT = Path(__file__).parents[1]
 
@@ -84,22 +83,6 @@ def test_out_at_every_place_within_a_cache_line(
 
 
 # ---- pages that may not be touched ---------------------------------------------------
-
-
-def guarded(array: NDArray[Any], at_end: bool) -> NDArray[Any]:
-    """Copy an array to memory that begins, or ends, where a forbidden page does."""
-    page = mmap.PAGESIZE
-    inner = -(-array.nbytes // page) * page
-    region = mmap.mmap(-1, inner + 2 * page)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(region))
-    libc = ctypes.CDLL(None, use_errno=True)
-    for guard in (address, address + page + inner):
-        if libc.mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(page), 0):
-            raise OSError(ctypes.get_errno(), "mprotect failed")
-    offset = page + (inner - array.nbytes if at_end else 0)
-    copy = np.ndarray(array.shape, array.dtype, region, offset)
-    copy[...] = array
-    return copy
 
 
 def guarded_geometries() -> Iterator[Geometry]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import cropkit
 
-from .children import python
-from .frameworks import BOXES, GRADS, IMAGE, INDICES, SHAPE, SIZE
+from .support.children import python
+from .support.frameworks import BOXES, GRADS, IMAGE, INDICES, SHAPE, SIZE
 
 pytestmark = pytest.mark.frameworks
 
@@ -246,7 +246,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 import jax, numpy as np, cropkit
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from cropkit.jax import crop_and_resize
-from tests.frameworks import BOXES, GRADS, IMAGE, INDICES, SIZE
+from tests.support.frameworks import BOXES, GRADS, IMAGE, INDICES, SIZE
 crops = cropkit.crop_and_resize(IMAGE, BOXES, INDICES, SIZE)
 gradient = cropkit.crop_and_resize_grad_boxes(GRADS, IMAGE, BOXES, INDICES)
 def crop(boxes, indices):

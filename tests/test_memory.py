@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import cropkit
 from cropkit._kernels._memory import Block
-from tests.children import python
+from tests.support.children import python
 
 IMAGE = np.arange(8 * 8 * 4, dtype=np.float32).reshape(1, 8, 8, 4)
 PAGE = 2 << 20

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import cropkit
 from cropkit import Backend
 
-from .cases import DEPTHS, DTYPES, LAYOUTS, METHODS, OUT_LAYOUTS, empty_out, pixels
+from .support.cases import DEPTHS, DTYPES, LAYOUTS, METHODS, OUT_LAYOUTS, empty_out, pixels
 
 # ---- strategies ----------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.children import python
+from tests.support.children import python
 
 # Without the cure OpenMP ends the process: "Thread creation failed", exit status 1.
 CALLS = """

@@ -19,7 +19,7 @@ import pytest
 import cropkit
 from cropkit import BackendError, Request, _backends, _plugins
 from cropkit._request import check_forward
-from tests.children import python
+from tests.support.children import python
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "tests" / "example_plugin"

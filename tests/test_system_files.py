@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cropkit import _cpu, _threads
-from tests.children import python
+from tests.support.children import python
 
 
 def quota(folder: Path, groups: str, files: dict[str, str]) -> int:

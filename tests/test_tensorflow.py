@@ -10,9 +10,9 @@ import pytest
 
 import cropkit
 
-from .cases import DTYPES, METHODS, TENSORFLOW_DTYPES, dtype_of, pixels
-from .frameworks import BOXES, GRADS, IMAGE, INDICES, SHAPE, SIZE, record_gradients
-from .recording import Recording
+from .support.cases import DTYPES, METHODS, TENSORFLOW_DTYPES, dtype_of, pixels
+from .support.frameworks import BOXES, GRADS, IMAGE, INDICES, SHAPE, SIZE, record_gradients
+from .support.recording import Recording
 
 pytestmark = pytest.mark.frameworks
 

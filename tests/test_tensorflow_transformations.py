@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from .cases import pixels
+from .support.cases import pixels
 
 pytestmark = pytest.mark.frameworks
 

@@ -14,9 +14,9 @@ from cropkit.testing import BackendTests
 from cropkit.testing.__main__ import main
 from cropkit.testing._edges import flipped_cases
 
-from .children import python
-from .conftest import BACKENDS
-from .far_device import (
+from .support.backends import BACKENDS
+from .support.children import python
+from .support.far_device import (
     AllocatesElsewhere,
     CopiesOut,
     FarArray,
@@ -26,7 +26,7 @@ from .far_device import (
     stream,
     synchronize,
 )
-from .wrong_backends import CHANGES, wrong
+from .support.wrong_backends import CHANGES, wrong
 
 ROOT = Path(__file__).parents[1]
 
@@ -254,7 +254,7 @@ def test_the_report_of_a_backend_that_passes() -> None:
 
 
 def test_the_report_of_a_backend_that_fails() -> None:
-    lines = report("tests.wrong_backends:fused_lerp", "fused or rounded", status=1)
+    lines = report("tests.support.wrong_backends:fused_lerp", "fused or rounded", status=1)
     assert lines[lines.index("Values: pixels, dtypes and layouts") + 1 : -2] == [
         "  values that a fused multiply add rounds otherwise ...................... FAILED, passed",
         "      [float32]",
@@ -266,7 +266,9 @@ def test_the_report_of_a_backend_that_fails() -> None:
 
 
 def test_the_report_of_a_backend_that_refuses() -> None:
-    lines = report("tests.wrong_backends:all_refused", "something or empty or one_pixel", status=1)
+    lines = report(
+        "tests.support.wrong_backends:all_refused", "something or empty or one_pixel", status=1
+    )
     assert (
         "  one pixel images ....................................................... 2 refused"
         in lines
@@ -288,12 +290,12 @@ def test_the_report_of_a_class_of_tests() -> None:
     ("name", "says"),
     [
         ("nobody", "backend='nobody': no such backend; found: cpu,"),
-        ("tests.wrong_backends:nothing", "nothing"),
+        ("tests.support.wrong_backends:nothing", "nothing"),
         ("nothing_of_this_name:backend", "No module named 'nothing_of_this_name'"),
-        ("tests.children:PATIENCE", "it has name None: expected a str"),
+        ("tests.support.children:PATIENCE", "it has name None: expected a str"),
         ("pathlib:Path", "pathlib:Path is a class that is not derived from BackendTests"),
         (
-            "tests.wrong_backends:one_gradient",
+            "tests.support.wrong_backends:one_gradient",
             "cannot be used here: it has no method grad_boxes",
         ),
     ],

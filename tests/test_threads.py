@@ -14,7 +14,7 @@ import pytest
 
 import cropkit
 from cropkit import _threads
-from tests.children import PATIENCE, python
+from tests.support.children import PATIENCE, python
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 import cropkit
 
-from .cases import DTYPES, METHODS, dtype_of, pixels
-from .children import python
-from .frameworks import BOXES, GRADS, IMAGE, INDICES, SHAPE, SIZE, record_gradients
-from .recording import Recording
+from .support.cases import DTYPES, METHODS, dtype_of, pixels
+from .support.children import python
+from .support.frameworks import BOXES, GRADS, IMAGE, INDICES, SHAPE, SIZE, record_gradients
+from .support.recording import Recording
 
 pytestmark = pytest.mark.frameworks
 

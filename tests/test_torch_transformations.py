@@ -11,8 +11,8 @@ import pytest
 
 import cropkit
 
-from .cases import dtype_of
-from .frameworks import BOXES, IMAGE, INDICES, SIZE
+from .support.cases import dtype_of
+from .support.frameworks import BOXES, IMAGE, INDICES, SIZE
 
 pytestmark = [
     pytest.mark.frameworks,

@@ -11,8 +11,8 @@ from typing import Final
 import pytest
 
 import cropkit
-from tests.children import python
-from tests.test_docs import PUBLIC, ROOT, code_blocks
+from tests.support.children import python
+from tests.support.documents import PUBLIC, ROOT, code_blocks
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(600)]
 

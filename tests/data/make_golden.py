@@ -4,7 +4,7 @@ Run from the repository's root, with ``tensorflow-cpu==2.21.0`` installed::
 
     python -m tests.data.make_golden
 
-Images are not stored: ``tests.cases.pixels`` makes them again from the case's number. A
+Images are not stored: ``tests.support.cases.pixels`` makes them again from the case's number. A
 result is stored whole if it is small; of a larger one, its SHA-256, with every NaN
 replaced by the same one.
 """
@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.cases import (
+from tests.support.cases import (
     DEPTHS,
     GEOMETRIES,
     METHODS,

@@ -5,7 +5,7 @@ Run from the repository's root, with ``tensorflow-cpu==2.21.0`` installed::
     python -m tests.data.make_golden_gradients
 
 In deterministic mode: without it the operator's threads add without synchronisation. The
-gradients of the crops are not stored, ``tests.cases.pixels`` makes them again; a result is
+gradients of the crops are not stored, ``tests.support.cases.pixels`` makes them again; a result is
 stored whole if it is small, else as its digest.
 """
 
@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.cases import DEPTHS, GEOMETRIES, METHODS, indices_of, pixels
 from tests.data.make_golden import VERSION, digest
+from tests.support.cases import DEPTHS, GEOMETRIES, METHODS, indices_of, pixels
 
 PATH: Final = Path(__file__).with_name("golden_gradients.npz")
 _STORED_VALUES: Final = 400

@@ -1,6 +1,6 @@
 """Backends that are wrong in one way each: the reference with a line of it changed.
 
-``python -m cropkit.testing tests.wrong_backends:fused_lerp`` prints what the suite says of
+``python -m cropkit.testing tests.support.wrong_backends:fused_lerp`` prints what the suite says of
 one; ``test_testing.py`` asserts which test catches which.
 """
 

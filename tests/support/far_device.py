@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cropkit import Request
 from cropkit._cpu import backend as cpu
 
-from .test_arrays import CUDA, OnDevice
+from .device_arrays import CUDA, OnDevice
 
 Work = Callable[[], None]
 

@@ -1,6 +1,6 @@
 """A pytest plugin for where every test must run: a skip is a failure.
 
-python -m pytest -p tests.no_skips
+python -m pytest -p tests.support.no_skips
 """
 
 from collections.abc import Generator

@@ -1,0 +1,1 @@
+"""What tests share: cases, children, stand-ins, comparisons. Nothing here is a test."""
