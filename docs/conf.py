@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sphinx.ext.autodoc.mock import _MockObject
+
 import cropkit
 
 project = "cropkit"
@@ -24,6 +26,9 @@ myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
+# The modules for the frameworks are imported for the docstrings alone, and annotate with unions.
+autodoc_mock_imports = ["torch", "jax", "tensorflow"]
+_MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self
 autodoc_typehints = "none"  # the docstrings say more than the signature's types
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False

@@ -167,7 +167,7 @@ def _operator(name: str) -> Callable[[Callable[..., torch.Tensor]], Any]:
 
     def make(kernel: Callable[..., torch.Tensor]) -> Any:
         schema = torch.library.infer_schema(kernel, mutates_args=())
-        _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
         operator = getattr(torch.ops.cropkit, name).default
         _LIBRARY.impl(name, lambda *inputs: _differentiable(operator, *inputs), "Autograd")
