@@ -70,7 +70,7 @@ docs: $(VENV)/cropkit.stamp $(VENV)/group-docs.stamp ## the documentation, into 
 	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html
 
 # Benchmarks bring their own targets.
-include $(wildcard asv_bench/*.mk)
+include $(wildcard asv_bench/*.mk gate/*.mk peers/*.mk)
 
 .PHONY: clean
 clean: ## remove everything that was built or installed here

@@ -2,8 +2,6 @@
 # make bench ARGS='-b forward --quick'.
 
 ASV := cd asv_bench && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" asv
-PEERS := .venv-peers
-PEERS_PIP := $(PEERS)/bin/python -m pip --disable-pip-version-check --quiet
 BASE ?= main
 COMMITS ?= HEAD^!
 
@@ -30,29 +28,3 @@ bench-report: $(VENV)/asv.stamp ## publish what was recorded: asv_bench/html/ind
 	$(ASV) publish
 	@if command -v npm >/dev/null; then $(VENV)/bin/python asv_bench/offline_page.py asv_bench/html; fi
 	@echo 'to see it: cd asv_bench && ../$(VENV)/bin/asv preview'
-
-.PHONY: bench-gate
-bench-gate: $(VENV)/cropkit.stamp ## fail if the kernels execute 3 % more instructions than recorded
-	$(VENV)/bin/python asv_bench/gate.py
-
-.PHONY: bench-gate-update
-bench-gate-update: $(VENV)/cropkit.stamp ## record the kernels' instructions
-	$(VENV)/bin/python asv_bench/gate.py --update
-
-$(PEERS)/peers.stamp: asv_bench/peers.txt
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS_PIP) install --upgrade pip
-	$(PEERS_PIP) install -r $<
-	@touch $@
-
-$(PEERS)/cropkit.stamp: $(PEERS)/peers.stamp setup.py $(SOURCES) $(wildcard src/cropkit/*.py)
-	$(PEERS_PIP) install --force-reinstall --no-deps .
-	@touch $@
-
-.PHONY: peers
-peers: $(PEERS)/cropkit.stamp ## compare with TensorFlow and others; rewrites the tables and the chart
-	$(PEERS)/bin/python asv_bench/report.py $(ARGS)
-
-.PHONY: peers-gradients
-peers-gradients: $(PEERS)/cropkit.stamp ## compare the gradients with TensorFlow's; rewrites their table
-	$(PEERS)/bin/python asv_bench/report_gradients.py $(ARGS)

@@ -1,6 +1,6 @@
 """Time of the same work in other libraries.
 
-One process a library, so only the order of magnitude can be compared; `report.py` runs them
+One process a library, so only the order of magnitude can be compared; `peers/report.py` runs them
 in turn. Install them with ``make peers`` and run this with that environment's asv.
 """
 

@@ -1,7 +1,7 @@
 """The regression gate that noise cannot fool: instructions of the kernels against a file.
 
-    python asv_bench/gate.py            # fail if a count grew more than 3 %
-    python asv_bench/gate.py --update   # rewrite asv_bench/instructions.json
+    python -m gate            # fail if a count grew more than 3 %
+    python -m gate --update   # rewrite gate/instructions.json
 
 The file holds the counts and the toolchain that they are of. Under another toolchain the
 commit that last changed the file is built and counted here, and is what this checkout is
@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import callgrind
+from asv_bench.benchmarks import callgrind
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "instructions.json"
@@ -62,11 +62,11 @@ def count_commit(commit: str) -> dict[str, int]:
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
             command += ["--no-build-isolation", "--target", str(site), str(source)]
             subprocess.run(command, check=True)
-            program = "import json; from benchmarks import callgrind; "
+            program = "import json; from asv_bench.benchmarks import callgrind; "
             program += "print(json.dumps(callgrind.count()))"
             counted = subprocess.run(
                 [sys.executable, "-c", program],
-                env=os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{HERE}"},
+                env=os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{HERE.parent}"},
                 cwd=folder, capture_output=True, text=True, check=False,
             )  # fmt: skip
             if counted.returncode:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from measure import REUSED, WRITE
+from peers.measure import REUSED, WRITE
 
 # Of the peers the muted colours, of this library the strong one.
 COLOURS = {

@@ -1,6 +1,6 @@
 """Compare with every installed peer, and write the figures into the documentation.
 
-    python asv_bench/report.py [--threads N] [--dry-run]
+    python -m peers.report [--threads N] [--dry-run]
 
 Each state of the memory (see ``measure.py``) is measured twice, in processes of their own.
 Written are the tables of ``docs/performance.md`` and ``README.md``, between two marker
@@ -18,11 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import chart
-from benchmarks import workloads
-from benchmarks.callgrind import toolchain
-from benchmarks.peer_calls import PEERS
-from measure import FRESH, REUSED, STATES, WRITE
+from asv_bench.benchmarks import workloads
+from asv_bench.benchmarks.callgrind import toolchain
+from asv_bench.benchmarks.peer_calls import PEERS
+from peers import chart
+from peers.measure import FRESH, REUSED, STATES, WRITE
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "docs" / "_static" / "performance.png"
@@ -41,7 +41,7 @@ Times = dict[str, dict[str, dict[str, float]]]
 
 def measure(state: str, threads: int, names: list[str] | None, check: bool) -> dict[str, Any]:
     """Run ``measure.py`` once and return what it printed."""
-    command = [sys.executable, str(Path(__file__).with_name("measure.py")), state, str(threads)]
+    command = [sys.executable, "-m", "peers.measure", state, str(threads)]
     command += ["--workloads", *names] if names else []
     command += [] if check else ["--skip-check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """Measure backend ``cuda`` on this machine's GPU; print a Markdown table.
 
-    python asv_bench/gpu.py
+    python -m peers.gpu
 
 Needs PyTorch with CUDA and ``cropkit[cuda]``; torchvision, if it is there, is compared with.
 The limit is what the GPU can copy: bytes moved (each input byte read once, each result byte

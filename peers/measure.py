@@ -1,6 +1,6 @@
 """Time every installed peer and this library, in turn, in this process; print JSON.
 
-    python asv_bench/measure.py warm|cold THREADS
+    python -m peers.measure warm|cold THREADS
 
 Memory decides as much as arithmetic, so its state is fixed by glibc's settings, with which
 the program starts itself again:
@@ -67,7 +67,8 @@ void write_all(char *p, size_t n, int threads, int stream)
 def writer(shape: tuple[int, ...], threads: int, stream: bool, reuse: bool) -> Callable[[], Any]:
     """Return a call that writes a float32 result's bytes and reads nothing."""
     import numpy as np
-    from benchmarks.c_helper import load_c
+
+    from asv_bench.benchmarks.c_helper import load_c
 
     library = load_c(_WRITE, "-fopenmp")
     size = 4 * int(np.prod(shape))
@@ -119,8 +120,8 @@ def one_turn(call: Callable[[], Any]) -> list[float]:
 
 def installed_peers() -> list[Any]:
     """Return the peers whose libraries can be imported; TensorFlow must be among them."""
-    from benchmarks import workloads
-    from benchmarks.peer_calls import PEERS, CannotRunError
+    from asv_bench.benchmarks import workloads
+    from asv_bench.benchmarks.peer_calls import PEERS, CannotRunError
 
     found, tiny = [], workloads.make("tiny")
     for peer in PEERS.values():
@@ -139,7 +140,7 @@ def installed_peers() -> list[Any]:
 
 def prepare(peers: list[Any], work: Any, method: str, state: str) -> dict[str, Callable[[], Any]]:
     """Return the calls to time, one a peer that can do this, ours, and the write limit."""
-    from benchmarks.peer_calls import CannotRunError, Cropkit
+    from asv_bench.benchmarks.peer_calls import CannotRunError, Cropkit
 
     calls: dict[str, Callable[[], Any]] = {}
     for kind in peers:
@@ -165,7 +166,8 @@ def prepare(peers: list[Any], work: Any, method: str, state: str) -> dict[str, C
 def check_peers(peers: list[Any], work: Any, method: str) -> None:
     """Raise unless every peer computes the crops that TensorFlow computes."""
     import numpy as np
-    from benchmarks.peer_calls import PEERS, CannotRunError, check
+
+    from asv_bench.benchmarks.peer_calls import PEERS, CannotRunError, check
 
     expected = np.asarray(PEERS["TensorFlow"](work, method, THREADS)())
     for kind in peers:
@@ -202,9 +204,9 @@ def main() -> None:
     settings["OMP_NUM_THREADS"] = str(arguments.threads)
     if any(os.environ.get(key) != value for key, value in settings.items()):
         # glibc and OpenMP read their settings once, at the start.
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | settings)
 
-    from benchmarks import workloads
+    from asv_bench.benchmarks import workloads
 
     global THREADS
     THREADS = arguments.threads

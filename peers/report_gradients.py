@@ -1,6 +1,6 @@
 """Compare the gradients with TensorFlow's, and write the table of docs/performance.md.
 
-    python asv_bench/report_gradients.py [--threads N] [--dry-run]
+    python -m peers.report_gradients [--threads N] [--dry-run]
 
 TensorFlow's image gradient is right only in deterministic mode, which a process keeps once it
 has it: each mode has processes of its own, and each is measured twice. In a process the
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import workloads
-from measure import STATES, time_in_turn
-from report import (
+from asv_bench.benchmarks import workloads
+from peers.measure import STATES, time_in_turn
+from peers.report import (
     ROOT,
     TIMES,
     conditions,
@@ -74,7 +74,7 @@ def measure(mode: str, threads: int) -> None:
     """Time every workload in this process and print JSON."""
     settings = STATES["warm"] | {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": str(threads)}
     if any(os.environ.get(key) != value for key, value in settings.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | settings)
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -87,7 +87,15 @@ def measure(mode: str, threads: int) -> None:
 
 def run(mode: str, threads: int) -> dict[str, Any]:
     """Measure in a new process."""
-    command = [sys.executable, __file__, "--threads", str(threads), "--measure", mode]
+    command = [
+        sys.executable,
+        "-m",
+        "peers.report_gradients",
+        "--threads",
+        str(threads),
+        "--measure",
+        mode,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}:\n{done.stderr}")
