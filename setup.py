@@ -9,6 +9,8 @@ CROPKIT_BUILD_OPENMP
 CROPKIT_BUILD_SANITIZE
     For developers: a list for ``-fsanitize=``, for example ``address,undefined``. A finding
     ends the process, and what a kernel reads of its scratch without having written it is NaN.
+CROPKIT_BUILD_LIMITED_API
+    ``1`` uses CPython's stable interface of 3.11 alone, ``0`` (default) all of it.
 CROPKIT_BUILD_JOBS
     How many compilers run at once (default: the CPUs this process may use).
 """
@@ -46,9 +48,9 @@ COMPILE = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-g0"]
 LINK: list[str] = []
 
 
-def flag(name: str) -> bool:
+def flag(name: str, default: str) -> bool:
     """Read a 0/1 switch from the environment; anything else is an error."""
-    value = os.environ.get(name, "1")
+    value = os.environ.get(name, default)
     if value not in ("0", "1"):
         raise SystemExit(f"{name}={value!r}: expected 0 or 1")
     return value == "1"
@@ -60,7 +62,10 @@ def jobs() -> int:
     return int(os.environ.get("CROPKIT_BUILD_JOBS", default))
 
 
-OPENMP = ["-fopenmp"] if flag("CROPKIT_BUILD_OPENMP") else []
+OPENMP = ["-fopenmp"] if flag("CROPKIT_BUILD_OPENMP", "1") else []
+LIMITED = flag("CROPKIT_BUILD_LIMITED_API", "0")
+MACROS = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
+MACROS += [("Py_LIMITED_API", "0x030b0000"), ("CYTHON_LIMITED_API", "1")] if LIMITED else []
 if sanitizers := os.environ.get("CROPKIT_BUILD_SANITIZE"):
     LINK = [f"-fsanitize={sanitizers}"]
     COMPILE += [*LINK, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
@@ -76,7 +81,8 @@ def extension(name: str, flags: list[str]) -> Extension:
         f"cropkit._kernels.{name}",
         [str(KERNELS / f"{name}.pyx")],
         include_dirs=[numpy.get_include(), str(KERNELS)],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        define_macros=MACROS,
+        py_limited_api=LIMITED,
         extra_compile_args=COMPILE + openmp + flags,
         extra_link_args=LINK + openmp,
         # Cython knows what a .pyx includes from Cython, and nothing of these.
@@ -90,7 +96,7 @@ extensions += [extension(f"_{name}", flags) for name, flags in VARIANTS.items()]
 # Neither Cython nor setuptools notices other flags or directives, only newer files: each
 # configuration builds in a folder of its own.
 COMPILER = [os.environ.get(name) for name in ("CC", "CFLAGS", "LDFLAGS")]
-CONFIGURATION = f"{Path(__file__).read_text()} {OPENMP} {LINK} {COMPILER} {numpy.__version__}"
+CONFIGURATION = f"{Path(__file__).read_text()} {OPENMP} {LINK} {MACROS} {COMPILER} {numpy.__version__}"
 BUILD = f"build/{hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:8]}"
 
 setup(
