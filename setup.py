@@ -96,7 +96,9 @@ extensions += [extension(f"_{name}", flags) for name, flags in VARIANTS.items()]
 # Neither Cython nor setuptools notices other flags or directives, only newer files: each
 # configuration builds in a folder of its own.
 COMPILER = [os.environ.get(name) for name in ("CC", "CFLAGS", "LDFLAGS")]
-CONFIGURATION = f"{Path(__file__).read_text()} {OPENMP} {LINK} {MACROS} {COMPILER} {numpy.__version__}"
+CONFIGURATION = (
+    f"{Path(__file__).read_text()} {OPENMP} {LINK} {MACROS} {COMPILER} {numpy.__version__}"
+)
 BUILD = f"build/{hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:8]}"
 
 setup(

@@ -33,7 +33,7 @@ autodoc_typehints = "none"  # the docstrings say more than the signature's types
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 # Functions only: the fields of a tuple or a dataclass are its attributes.
-numpydoc_validation_exclude = {r"\.(Gradient)?Backend", r"\.Request"}
+numpydoc_validation_exclude = {r"\.(Gradient)?Backend", r"\.Request", r"\.Sampling"}
 numpydoc_validation_checks = {"GL06", "GL07", "GL08", "PR01", "PR02", "PR03", "RT03", "SS05"}
 
 html_theme = "pydata_sphinx_theme"

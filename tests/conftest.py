@@ -18,6 +18,7 @@ from cropkit import Backend
 
 from .support.backends import BACKENDS, CPU_BACKENDS
 from .support.bits import assert_bits_equal
+from .support.plugins import plugins as plugins
 
 settings.register_profile("quick", deadline=None, max_examples=60, print_blob=True)
 settings.register_profile("full", deadline=None, max_examples=2000, print_blob=True)

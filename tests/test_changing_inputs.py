@@ -41,8 +41,12 @@ def test_box_indices_that_another_thread_changes(each_cpu_backend: Backend) -> N
 
 def test_an_index_gone_bad_after_the_check(each_cpu_backend: Backend) -> None:
     """The same without chance: the backend is given a bad index directly."""
-    request = cropkit.Request((2, 8, 8, 3), np.dtype("uint8"), 3, (4, 4), "bilinear",
-                              np.dtype("float32"), -7.0, 1, 2)  # fmt: skip
+    kind = np.dtype("float32")
+    request = cropkit.Request(
+        operation="crop_and_resize", sampling=cropkit.Sampling(), image_shape=(2, 8, 8, 3),
+        image_dtype=np.dtype("uint8"), num_boxes=3, crop_size=(4, 4), compute_dtype=kind,
+        result_dtype=kind, extrapolation_value=-7.0, num_threads=2,
+    )  # fmt: skip
     boxes = np.zeros((3, 4), np.float32)
     boxes[2] = np.nan
     out = np.zeros(request.result_shape, np.float32)

@@ -57,7 +57,7 @@ json.dump([sorted(m for m in new if m.startswith("cropkit")),
         "cropkit", "cropkit._arguments", "cropkit._arrays", "cropkit._backends",
         "cropkit._kernels", "cropkit._kernels._checks", "cropkit._kernels._memory",
         "cropkit._ops", "cropkit._plugins", "cropkit._protocol", "cropkit._request",
-        "cropkit._results", "cropkit._runtime",
+        "cropkit._results", "cropkit._runtime", "cropkit._sampling",
     ]  # fmt: skip
     # Cython makes itself a module in each process.
     assert {name for name in others if "cython" not in name} - {"numpy"} == {"cropkit"}

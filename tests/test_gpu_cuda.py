@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import cropkit
-from cropkit import BackendError, Request
+from cropkit import BackendError, Request, Sampling
 from cropkit_gpu import _launches, cuda
 from cropkit_gpu._launches import Launch, Operand
 from cropkit_gpu.cuda import CudaBackend
@@ -47,8 +47,9 @@ def request(operation: Any, **changes: Any) -> Request:
         "image_dtype": np.dtype(np.float32),
         "num_boxes": 3,
         "crop_size": (14, 15),
-        "method": "bilinear",
-        "dtype": np.dtype(np.float32),
+        "sampling": Sampling(),
+        "compute_dtype": np.dtype(np.float32),
+        "result_dtype": np.dtype(np.float32),
         "extrapolation_value": -3.5,
         "device_type": 2,
         "num_threads": None,
@@ -109,7 +110,7 @@ def test_every_operation_is_rounded_on_its_own(arch: str, nvrtc: Any) -> None:
     for operation in ("crop_and_resize", "grad_image", "grad_boxes"):
         for dtype in ("float32", "float64"):
             real = np.dtype(dtype)
-            asked = request(operation, dtype=real, image_dtype=real)
+            asked = request(operation, compute_dtype=real, result_dtype=real, image_dtype=real)
             for launch in launches_of(asked):
                 found = operations_in(ptx_of(launch, arch, nvrtc))
                 wrong = {name for name in found if not ROUNDED.fullmatch(name)}
@@ -125,13 +126,14 @@ def test_every_operation_is_rounded_on_its_own(arch: str, nvrtc: Any) -> None:
 def test_every_dtype_compiles(dtype: str, method: str, nvrtc: Any) -> None:
     kind = dtype_of(dtype)
     real = np.dtype(np.float64 if dtype == "float64" else np.float32)
+    sampling = Sampling(method=method)  # type: ignore[arg-type]
     for depth in (3, 4, 5):
         shape = (2, 50, 60, depth)
         for asked in (
-            request("crop_and_resize", image_shape=shape, image_dtype=kind, method=method),
+            request("crop_and_resize", image_shape=shape, image_dtype=kind, sampling=sampling),
             request(
                 "grad_image", image_shape=shape, image_dtype=kind, grads_dtype=kind,
-                method=method, dtype=real,
+                sampling=sampling, compute_dtype=real, result_dtype=kind,
             ),
             request("grad_boxes", image_shape=shape, image_dtype=kind, grads_dtype=kind),
         ):  # fmt: skip

@@ -86,8 +86,8 @@ def test_what_a_backend_gets_to_see() -> None:
     first, second = backend.requests
     assert (first.operation, second.operation) == ("grad_image", "grad_boxes")
     assert first.grads_dtype == second.grads_dtype == np.float16
-    assert (first.image_dtype, first.dtype) == (np.int16, np.float32)
-    assert (second.image_dtype, second.dtype) == (np.uint8, np.float64)
+    assert (first.compute_dtype, first.image_dtype, first.result_dtype) == ("f4", "i2", "i2")
+    assert (second.compute_dtype, second.image_dtype, second.result_dtype) == ("f8", "u1", "f8")
     assert first.image_shape == second.image_shape == first.result_shape == IMAGE.shape
     assert second.result_shape == (1, 4)
     assert first.crop_size == second.crop_size == (2, 2)

@@ -5,6 +5,7 @@ both gradients make them, and those that are the gradients' own.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import re
 import subprocess
@@ -445,12 +446,15 @@ def test_indices_gone_bad_after_the_check(each_cpu_backend: Backend) -> None:
     grads = np.ones((3, 4, 4, 3), np.float32)
     image = np.ones((2, 8, 8, 3), np.float32)
     indices = np.array([2**62, -1, 0])
-    request = cropkit.Request(image.shape, kind, 3, (4, 4), "bilinear", kind, 0.0, 1, 2,
-                              "grad_image", kind)  # fmt: skip
+    request = cropkit.Request(
+        operation="grad_image", sampling=cropkit.Sampling(), image_shape=image.shape,
+        image_dtype=kind, num_boxes=3, crop_size=(4, 4), grads_dtype=kind, compute_dtype=kind,
+        result_dtype=kind, num_threads=2,
+    )  # fmt: skip
     out = np.ones(image.shape, np.float32)
     each_cpu_backend.grad_image(request, grads, boxes, indices, out)
     assert not out.any()
-    request = request._replace(operation="grad_boxes")
+    request = dataclasses.replace(request, operation="grad_boxes")
     sums = np.ones((3, 4), np.float32)
     each_cpu_backend.grad_boxes(request, grads, image, boxes, indices, sums)
     assert not sums.any()

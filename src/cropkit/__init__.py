@@ -16,6 +16,7 @@ from cropkit._ops import (
 from cropkit._protocol import Backend, GradientBackend
 from cropkit._request import Request
 from cropkit._runtime import show_runtime
+from cropkit._sampling import Sampling
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "BackendInfo",
     "GradientBackend",
     "Request",
+    "Sampling",
     "__version__",
     "crop_and_resize",
     "crop_and_resize_grad_boxes",

@@ -7,7 +7,7 @@ import operator
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Final, Literal, SupportsIndex, cast
+from typing import Any, Final, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -16,7 +16,6 @@ from cropkit import _arrays
 from cropkit._arrays import DeviceArray
 from cropkit._kernels import _checks
 
-Method = Literal["bilinear", "nearest"]
 CPU_DEVICE: Final = 1  # DLPack's kDLCPU
 CPU: Final = (CPU_DEVICE, 0)
 
@@ -24,7 +23,6 @@ IMAGE_DTYPES: Final = (
     "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
     "float16", "bfloat16", "float32", "float64",
 )  # fmt: skip
-_METHODS: Final = ("bilinear", "nearest")
 FLOAT32: Final = np.dtype(np.float32)
 FLOAT64: Final = np.dtype(np.float64)
 _INTP: Final = np.dtype(np.intp)
@@ -58,13 +56,6 @@ def check_device(checked: NDArray[Any] | DeviceArray, name: str, expected: tuple
             f"{name} is on {_arrays.device_name(*device)}: expected "
             f"{_arrays.device_name(*expected)}, where the other arrays are"
         )
-
-
-def check_method(value: object) -> Method:
-    """Return `value` as one of the methods."""
-    if not isinstance(value, str) or value not in _METHODS:
-        raise ValueError(f"method={value!r}: expected 'bilinear' or 'nearest'")
-    return cast(Method, value)
 
 
 def check_image(value: object) -> NDArray[Any] | DeviceArray:

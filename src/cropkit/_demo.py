@@ -67,7 +67,7 @@ def run(output: Path) -> None:
 
     boxes = many_boxes()
     call = check_forward(photograph, boxes, None, (224, 224), "bilinear", 0, None, None, None)
-    backend = choose(call.request, None)
+    backend = choose(call, None)
     print(f"cropkit {__version__}")
     print(f"backend: {backend.name}")
     if isinstance(backend, CpuBackend):

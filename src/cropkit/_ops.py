@@ -7,18 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cropkit._arrays import hand_over
-from cropkit._backends import allocate, choose, cpu_unless_asked
+from cropkit._backends import allocate, choose, perform
+from cropkit._kernels._checks import Call
 from cropkit._protocol import Backend
-from cropkit._request import (
-    Call,
-    GradBoxesCall,
-    GradImageCall,
-    check_forward,
-    check_grad_boxes,
-    check_grad_image,
-    check_plain,
-    check_plain_grad_boxes,
-)
+from cropkit._request import check_forward, check_grad_boxes, check_grad_image, request_of
 
 
 def crop_and_resize(
@@ -132,14 +124,6 @@ def crop_and_resize(
            [[ 9., 10., 11.],
             [ 6.,  7.,  8.]]], dtype=float32)
     """
-    if backend is None:
-        plain = check_plain(
-            image, boxes, box_indices, crop_size, method, extrapolation_value, dtype, out,
-            num_threads,
-        )  # fmt: skip
-        if plain is not None and (cpu := cpu_unless_asked()) is not None:
-            cpu.crop(*plain)
-            return plain[3]
     call = check_forward(
         image, boxes, box_indices, crop_size, method, extrapolation_value, dtype, out, num_threads
     )
@@ -343,30 +327,21 @@ def crop_and_resize_grad_boxes(
     >>> cropkit.crop_and_resize_grad_boxes(grads, image, [[0, 0.1, 0, 0.4]], [0])
     array([[0., 5., 0., 5.]], dtype=float32)
     """
-    if backend is None and out is None:
-        plain = check_plain_grad_boxes(grads, image, boxes, box_indices, method, dtype, num_threads)
-        if plain is not None and (cpu := cpu_unless_asked()) is not None:
-            cpu.box_gradients(*plain)
-            return plain[4]
     call = check_grad_boxes(grads, image, boxes, box_indices, method, dtype, out, num_threads)
     return _run(call, image, out, backend)
 
 
-def _run(
-    call: Call | GradImageCall | GradBoxesCall,
-    like: object,
-    given_out: object,
-    backend: str | Backend | None,
-) -> Any:
+def _run(call: Call, like: object, given_out: object, backend: str | Backend | None) -> Any:
     """Choose a backend, let it fill the result, and return that as `like` is, or as given."""
-    request = call.request
-    chosen = choose(request, backend)
+    chosen = choose(call, backend)
     if call.out is None:
-        call = call._replace(out=allocate(chosen, request, like))
-    if request.num_boxes and request.image_shape[3]:
-        getattr(chosen, request.operation)(*call)
+        call.out = allocate(chosen, request_of(call), like)
+    if call.is_empty():
+        call.out = _zeroed(call.out, given_out)
+    elif (own_way := getattr(chosen, "_run_call", None)) is not None:  # of the backend cpu
+        own_way(call)
     else:
-        call = call._replace(out=_zeroed(call.out, given_out))
+        perform(chosen, call)
     if given_out is not None:
         return given_out
     return call.out if type(like) is np.ndarray else hand_over(call.out, like)

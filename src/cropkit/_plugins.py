@@ -40,6 +40,7 @@ class Entry:
     # What it said when it was loaded: asked again, a plugin might raise.
     device_types: frozenset[int] = frozenset()
     exact: bool | None = None
+    features: frozenset[str] = frozenset()
     module: str | None = None  # of a plugin, the one that its entry point names
 
     def __str__(self) -> str:
@@ -56,6 +57,9 @@ class Entry:
                     return f"it does not run on {device_name(request.device_type)} arrays"
                 if not hasattr(self.backend, request.operation):
                     return f"it has no method {request.operation}"
+                missing = sorted(request.features - self.features)
+                if missing:
+                    return f"it does not declare the feature {missing[0]!r}, which the call needs"
                 reason = self.backend.refuses(request)
         except KeyboardInterrupt:
             raise
@@ -102,8 +106,9 @@ def _entry_of(name: str | None, origin: str, backend: Any) -> Entry:
         if flaw is None:
             own: str = backend.name
             devices, exact = backend.device_types, backend.exact
+            features: Any = getattr(backend, "features", frozenset())
             if name is None or own == name:
-                return Entry(own, origin, backend, None, devices, exact)
+                return Entry(own, origin, backend, None, devices, exact, features)
             flaw = f"has name {own!r}: expected the entry point's name, {name!r}"
     except KeyboardInterrupt:
         raise
@@ -208,6 +213,9 @@ def _flaw(backend: object) -> str | None:
     exact = getattr(backend, "exact", None)
     if not isinstance(exact, bool):
         return f"has exact {exact!r}: expected True or False"
+    features: Any = getattr(backend, "features", frozenset())
+    if not isinstance(features, frozenset) or not all(isinstance(f, str) for f in features):
+        return f"has features {features!r}: expected a frozenset of str"
     methods = dict(_METHODS)
     if any(hasattr(backend, method) for method in _GRADIENT_METHODS):
         methods |= _GRADIENT_METHODS

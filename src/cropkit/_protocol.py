@@ -23,6 +23,10 @@ class Backend(Protocol):
     where that is a `TypeError`. ``synchronize()`` returns when everything that the backend
     has started is done; the core never calls it, and who compares or times results does.
 
+    An attribute is optional, too: ``features``, a frozenset of the names of what the backend
+    knows beyond this protocol as it was in cropkit 0.1. A call that needs a feature is given
+    to no backend that does not declare it (see `Request`).
+
     Attributes
     ----------
     name : str

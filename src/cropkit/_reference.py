@@ -88,22 +88,23 @@ class ReferenceBackend:
         out: NDArray[Any],
     ) -> None:
         """Fill `out`, box by box."""
+        real, method = request.compute_dtype, request.sampling.method
         crop_height, crop_width = request.crop_size
         _, height, width, _ = request.image_shape
         with np.errstate(all="ignore"):
-            out[...] = request.dtype.type(request.extrapolation_value)
+            out[...] = real.type(request.extrapolation_value)
             for crop, (y1, x1, y2, x2), index in zip(out, boxes, box_indices, strict=True):
-                rows = sample_axis(y1, y2, height, crop_height, request.method)
-                columns = sample_axis(x1, x2, width, crop_width, request.method)
+                rows = sample_axis(y1, y2, height, crop_height, method)
+                columns = sample_axis(x1, x2, width, crop_width, method)
                 inside = crop[rows.inside, columns.inside]
-                if request.method == "nearest":
+                if method == "nearest":
                     pixels = image[index][np.ix_(rows.lo, columns.lo)]
                     # A copy flushes nothing; rounding from float64 does.
                     rounded = pixels.dtype.name == "float64"
-                    pixels = pixels.astype(request.dtype)
+                    pixels = pixels.astype(real)
                     inside[...] = flush(pixels) if rounded else pixels
                 else:
-                    inside[...] = bilinear(image[index], rows, columns, request.dtype)
+                    inside[...] = bilinear(image[index], rows, columns, real)
 
     def grad_image(
         self,
@@ -114,15 +115,16 @@ class ReferenceBackend:
         out: NDArray[Any],
     ) -> None:
         """Fill `out`: add crop pixel by crop pixel, in the order of the operator."""
+        real, method = request.compute_dtype, request.sampling.method
         crop_height, crop_width = request.crop_size
         _, height, width, _ = request.image_shape
         with np.errstate(all="ignore"):
-            sums = np.zeros(request.image_shape, request.dtype)
+            sums = np.zeros(request.image_shape, real)
             for grad, (y1, x1, y2, x2), index in zip(grads, boxes, box_indices, strict=True):
-                rows = sample_axis(y1, y2, height, crop_height, request.method)
-                columns = sample_axis(x1, x2, width, crop_width, request.method)
-                inside = flush(grad[rows.inside, columns.inside].astype(request.dtype))
-                add = add_nearest if request.method == "nearest" else add_bilinear
+                rows = sample_axis(y1, y2, height, crop_height, method)
+                columns = sample_axis(x1, x2, width, crop_width, method)
+                inside = flush(grad[rows.inside, columns.inside].astype(real))
+                add = add_nearest if method == "nearest" else add_bilinear
                 add(sums[index], inside, rows, columns)
             out[...] = cast_sums(sums, out.dtype)
 

@@ -3,16 +3,17 @@
 Every error is raised before any work is done.
 """
 
-from typing import Any, Literal, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from cropkit._arguments import (
     CPU,
+    CPU_DEVICE,
     FLOAT32,
     FLOAT64,
-    Method,
     check_box_indices,
     check_boxes,
     check_crop_size,
@@ -24,58 +25,69 @@ from cropkit._arguments import (
     check_image,
     check_image_dtype,
     check_image_size,
-    check_method,
     check_num_threads,
     place,
 )
-from cropkit._kernels import _checks
+from cropkit._kernels._checks import Call, plain_forward, plain_grad_boxes
 from cropkit._results import allocate, check_out
+from cropkit._sampling import Sampling, check_sampling
 
 Operation = Literal["crop_and_resize", "grad_image", "grad_boxes"]
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
     """One checked call, without its arrays.
 
     What a backend's ``refuses`` looks at, and what its operators get beside the arrays.
+    Fields are given by name only, and a later release may add some: one that changes what is
+    computed comes with a name in `features`, and so never reaches a backend that does not
+    know it.
 
     Attributes
     ----------
+    operation : {"crop_and_resize", "grad_image", "grad_boxes"}
+        The backend's method that will be called.
+    sampling : Sampling
+        How the pixels of a crop are made from those of the image.
     image_shape : tuple of int
         ``(batch, height, width, depth)``.
     image_dtype : numpy.dtype
-        One of the dtypes of `IMAGE_DTYPES`, in any byte order; of ``grad_image``, the
-        dtype of its result, in the machine's.
+        Of the array of that shape: the image, in any byte order, or the result of
+        ``grad_image``, in the machine's. One of `IMAGE_DTYPES`.
     num_boxes : int
     crop_size : tuple of int
         ``(crop_height, crop_width)``, both at least 1.
-    method : {"bilinear", "nearest"}
-    dtype : numpy.dtype
-        float32 or float64: of the boxes, of all arithmetic and of the result, but for
-        the result of ``grad_image`` and the sums of ``grad_boxes``, which are float64.
+    grads_dtype : numpy.dtype or None
+        Of the crops' gradients, one of `IMAGE_DTYPES`; None for ``crop_and_resize``.
+    compute_dtype : numpy.dtype
+        float32 or float64: of the boxes and of all arithmetic, but for the sums of
+        ``grad_boxes``, which are float64.
+    result_dtype : numpy.dtype
+        Of the result.
     extrapolation_value : float
     device_type : int
         DLPack device type of the image, or of the gradients for ``grad_image``; 1 is the
         CPU.
     num_threads : int or None
         What the caller asked for.
-    operation : {"crop_and_resize", "grad_image", "grad_boxes"}
-        The backend's method that will be called.
-    grads_dtype : numpy.dtype or None
-        Of the crops' gradients, one of `IMAGE_DTYPES`; None for ``crop_and_resize``.
+    features : frozenset of str
+        What the backend has to declare in its own `features` to be given this call.
     """
 
+    operation: Operation
+    sampling: Sampling
     image_shape: tuple[int, int, int, int]
     image_dtype: np.dtype[Any]
     num_boxes: int
     crop_size: tuple[int, int]
-    method: Method
-    dtype: np.dtype[Any]
-    extrapolation_value: float
-    device_type: int
-    num_threads: int | None
-    operation: Operation = "crop_and_resize"
     grads_dtype: np.dtype[Any] | None = None
+    compute_dtype: np.dtype[Any]
+    result_dtype: np.dtype[Any]
+    extrapolation_value: float = 0.0
+    device_type: int = CPU_DEVICE
+    num_threads: int | None = None
+    features: frozenset[str] = frozenset()
 
     @property
     def crops_shape(self) -> tuple[int, int, int, int]:
@@ -91,73 +103,35 @@ class Request(NamedTuple):
             return (self.num_boxes, 4)
         return self.crops_shape
 
-    @property
-    def result_dtype(self) -> np.dtype[Any]:
-        """Dtype of what is computed."""
-        return self.image_dtype if self.operation == "grad_image" else self.dtype
+
+def request_of(call: Call) -> Request:
+    """Return the request that a call is, made when it is first asked for."""
+    if call.request is None:
+        image = call.out if call.operation == "grad_image" else call.image
+        crops = call.out if call.operation == "crop_and_resize" else call.grads
+        call.request = _describe(call, image, crops.shape[1:3], call.grads, CPU_DEVICE)
+    return call.request
 
 
-# In each of the following, `boxes` and `box_indices` are in the CPU's memory. Everything
-# else is on the request's device, as the caller's library has it, unless that is the CPU;
-# `out` is None there if the backend is to allocate it.
-
-
-class Call(NamedTuple):
-    """A request with its checked arrays."""
-
-    request: Request
-    image: Any
-    boxes: NDArray[Any]
-    box_indices: NDArray[np.intp]
-    out: Any
-
-
-class GradImageCall(NamedTuple):
-    """A request for the image's gradient with its checked arrays."""
-
-    request: Request
-    grads: Any
-    boxes: NDArray[Any]
-    box_indices: NDArray[np.intp]
-    out: Any
-
-
-class GradBoxesCall(NamedTuple):
-    """A request for the boxes' gradient with its checked arrays."""
-
-    request: Request
-    grads: Any
-    image: Any
-    boxes: NDArray[Any]
-    box_indices: NDArray[np.intp]
-    out: Any
-
-
-def check_plain(
-    image: object,
-    boxes: object,
-    box_indices: object,
-    crop_size: object,
-    method: str,
-    extrapolation_value: object,
-    dtype: DTypeLike | None,
-    out: object,
-    num_threads: object,
-) -> tuple[Any, Any, NDArray[np.intp], NDArray[Any], bool, float, int | None] | None:
-    """Check a call as `check_forward` does, if it is plainly right: most calls are.
-
-    Returns
-    -------
-    (image, boxes, box_indices, out, nearest, extrapolation_value, num_threads) or None
-        Packed arrays but for `image`; nothing is empty. None if only `check_forward` can
-        tell whether the call is right.
-    """
-    method, real, value, threads = _check_options(method, dtype, extrapolation_value, num_threads)
-    plain = _checks.plain_call(image, boxes, box_indices, crop_size, out, real is FLOAT64)
-    if plain is None or plain[1] is None:
-        return None
-    nearest = method == "nearest"
-    return image, boxes, plain[0], plain[1], nearest, value, threads
+def _describe(
+    call: Call, image: Any, crop_size: tuple[int, int], grads: Any, device_type: int
+) -> Request:
+    """Describe a call by its arrays, or by what has their shapes and dtypes."""
+    image_dtype = image.dtype
+    return Request(
+        operation=call.operation,
+        sampling=call.sampling,
+        image_shape=image.shape,
+        image_dtype=image_dtype,
+        num_boxes=len(call.box_indices),
+        crop_size=crop_size,
+        grads_dtype=None if grads is None else grads.dtype,
+        compute_dtype=call.compute_dtype,
+        result_dtype=image_dtype if call.operation == "grad_image" else call.compute_dtype,
+        extrapolation_value=call.extrapolation_value,
+        device_type=device_type,
+        num_threads=call.num_threads,
+    )
 
 
 def check_forward(
@@ -165,7 +139,7 @@ def check_forward(
     boxes: object,
     box_indices: object,
     crop_size: object,
-    method: str,
+    method: object,
     extrapolation_value: object,
     dtype: DTypeLike | None,
     out: object,
@@ -178,44 +152,36 @@ def check_forward(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    checked_method, real, value, threads = _check_options(
-        method, dtype, extrapolation_value, num_threads
+    real = FLOAT32 if dtype is None else check_dtype(dtype)
+    sampling = check_sampling(method)
+    value = check_extrapolation_value(extrapolation_value)
+    threads = None if num_threads is None else check_num_threads(num_threads)
+    call = plain_forward(
+        image, boxes, box_indices, crop_size, out, sampling, real, real is FLOAT64, value, threads
     )
-    result = None
-    plain = _checks.plain_call(image, boxes, box_indices, crop_size, out, real is FLOAT64)
-    if plain is None:
-        crop_size = check_crop_size(crop_size)
-        checked: Any = check_image(image)
-        boxes = check_boxes(boxes, real)
-        indices = check_box_indices(box_indices, len(boxes), checked.shape[0])
-        device, own = place(checked)
-    else:
-        indices, result = plain
-        device, own = CPU, image
-        checked = image
+    if call is not None and call.out is not None:
+        return call
+    checked: Any = image
     size: Any = crop_size
-    edges: Any = boxes
-    num_boxes = len(indices)
-    shape: Any = checked.shape  # here and below, Any and not cast, which takes its time
-    request = Request(
-        shape,
-        checked.dtype,
-        num_boxes,
-        size,
-        checked_method,
-        real,
-        value,
-        device[0],
-        threads,
-    )
-    if result is None and out is None:
-        result = allocate(request.crops_shape, real, device, image)
-    elif result is None:
-        result = check_out(
-            out, request.result_shape, request.result_dtype, device,
-            image=checked, boxes=edges, box_indices=indices,
+    device = CPU
+    if call is None:
+        call = Call("crop_and_resize", sampling, real, value, threads)
+        size = check_crop_size(crop_size)
+        checked = check_image(image)
+        call.boxes = check_boxes(boxes, real)
+        call.box_indices = check_box_indices(box_indices, len(call.boxes), checked.shape[0])
+        device, call.image = place(checked)
+        if device is not CPU:
+            call.request = _describe(call, checked, size, None, device[0])
+    shape = (len(call.box_indices), *size, checked.shape[3])
+    if out is None:
+        call.out = allocate(shape, real, device, image)
+    else:
+        call.out = check_out(
+            out, shape, real, device,
+            image=checked, boxes=call.boxes, box_indices=call.box_indices,
         )  # fmt: skip
-    return Call(request, own, edges, indices, result)
+    return call
 
 
 def check_grad_image(
@@ -223,11 +189,11 @@ def check_grad_image(
     boxes: object,
     box_indices: object,
     image_size: object,
-    method: str,
+    method: object,
     dtype: DTypeLike | None,
     out: object,
     num_threads: object,
-) -> GradImageCall:
+) -> Call:
     """Check and make canonical the arguments of `cropkit.crop_and_resize_grad_image`.
 
     Raises
@@ -235,49 +201,36 @@ def check_grad_image(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    checked_method = check_method(method)
+    sampling = check_sampling(method)
     result_dtype = FLOAT32 if dtype is None else check_image_dtype(dtype)
     real = FLOAT64 if result_dtype == FLOAT64 else FLOAT32
-    threads = check_num_threads(num_threads)
+    call = Call("grad_image", sampling, real, 0.0, check_num_threads(num_threads))
     image_shape = check_image_size(image_size)
     checked = check_grads(grads)
-    boxes = check_boxes(boxes, real)
-    check_grads_fit(checked, len(boxes), image_shape[3], "image_size")
-    box_indices = check_box_indices(box_indices, len(boxes), image_shape[0])
-    device, own = place(checked)
-    request = Request(
-        image_shape, result_dtype, len(boxes), cast(tuple[int, int], checked.shape[1:3]),
-        checked_method, real, 0.0, device[0], threads, "grad_image", checked.dtype,
-    )  # fmt: skip
+    call.boxes = check_boxes(boxes, real)
+    check_grads_fit(checked, len(call.boxes), image_shape[3], "image_size")
+    call.box_indices = check_box_indices(box_indices, len(call.boxes), image_shape[0])
+    device, call.grads = place(checked)
+    if device is not CPU:
+        image = _Outline(image_shape, result_dtype)
+        size = cast(tuple[int, int], checked.shape[1:3])
+        call.request = _describe(call, image, size, checked, device[0])
     if out is None:
-        out = allocate(image_shape, result_dtype, device, grads)
+        call.out = allocate(image_shape, result_dtype, device, grads)
     else:
-        out = check_out(
-            out, request.result_shape, request.result_dtype, device,
-            grads=checked, boxes=boxes, box_indices=box_indices,
+        call.out = check_out(
+            out, image_shape, result_dtype, device,
+            grads=checked, boxes=call.boxes, box_indices=call.box_indices,
         )  # fmt: skip
-    return GradImageCall(request, own, boxes, box_indices, out)
+    return call
 
 
-def check_plain_grad_boxes(
-    grads: object,
-    image: object,
-    boxes: object,
-    box_indices: object,
-    method: str,
-    dtype: DTypeLike | None,
-    num_threads: object,
-) -> tuple[Any, Any, Any, NDArray[np.intp], NDArray[Any], int | None] | None:
-    """Check a call without `out` as `check_grad_boxes` does, if it is plainly right.
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """The shape and the dtype of an array that is not there."""
 
-    Returns
-    -------
-    (grads, image, boxes, box_indices, out, num_threads) or None
-        As from `check_plain`.
-    """
-    _, real, _, threads = _check_options(method, dtype, 0.0, num_threads)
-    plain = _checks.plain_grad_boxes(grads, image, boxes, box_indices, real is FLOAT64)
-    return plain and (grads, image, boxes, *plain, threads)
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 def check_grad_boxes(
@@ -285,11 +238,11 @@ def check_grad_boxes(
     image: object,
     boxes: object,
     box_indices: object,
-    method: str,
+    method: object,
     dtype: DTypeLike | None,
     out: object,
     num_threads: object,
-) -> GradBoxesCall:
+) -> Call:
     """Check and make canonical the arguments of `cropkit.crop_and_resize_grad_boxes`.
 
     Raises
@@ -297,34 +250,32 @@ def check_grad_boxes(
     TypeError, ValueError, IndexError, MemoryError
         As the public docstring says.
     """
-    checked_method, real, _, threads = _check_options(method, dtype, 0.0, num_threads)
+    real = FLOAT32 if dtype is None else check_dtype(dtype)
+    sampling, threads = check_sampling(method), check_num_threads(num_threads)
+    if out is None:
+        plain = plain_grad_boxes(
+            grads, image, boxes, box_indices, sampling, real, real is FLOAT64, threads
+        )
+        if plain is not None:
+            return plain
+    call = Call("grad_boxes", sampling, real, 0.0, threads)
     crops = check_grads(grads)
     checked = check_image(image)
-    boxes = check_boxes(boxes, real)
-    check_grads_fit(crops, len(boxes), checked.shape[3], "image")
-    box_indices = check_box_indices(box_indices, len(boxes), checked.shape[0])
-    device, own = place(checked)
+    call.boxes = check_boxes(boxes, real)
+    check_grads_fit(crops, len(call.boxes), checked.shape[3], "image")
+    call.box_indices = check_box_indices(box_indices, len(call.boxes), checked.shape[0])
+    device, call.image = place(checked)
     check_device(crops, "grads", device)
-    request = Request(
-        cast(tuple[int, int, int, int], checked.shape), checked.dtype, len(boxes),
-        cast(tuple[int, int], crops.shape[1:3]), checked_method, real, 0.0, device[0],
-        threads, "grad_boxes", crops.dtype,
-    )  # fmt: skip
+    call.grads = place(crops)[1]
+    if device is not CPU:
+        size = cast(tuple[int, int], crops.shape[1:3])
+        call.request = _describe(call, checked, size, crops, device[0])
+    shape = (len(call.boxes), 4)
     if out is None:
-        out = allocate((len(boxes), 4), real, device, image)
+        call.out = allocate(shape, real, device, image)
     else:
-        out = check_out(
-            out, request.result_shape, request.result_dtype, device,
-            grads=crops, image=checked, boxes=boxes, box_indices=box_indices,
+        call.out = check_out(
+            out, shape, real, device,
+            grads=crops, image=checked, boxes=call.boxes, box_indices=call.box_indices,
         )  # fmt: skip
-    return GradBoxesCall(request, place(crops)[1], own, boxes, box_indices, out)
-
-
-def _check_options(
-    method: str, dtype: DTypeLike | None, extrapolation_value: object, num_threads: object
-) -> tuple[Method, np.dtype[Any], float, int | None]:
-    """Check what a call has besides arrays and their sizes."""
-    checked_method = check_method(method)
-    real = FLOAT32 if dtype is None else check_dtype(dtype)
-    value = check_extrapolation_value(extrapolation_value)
-    return checked_method, real, value, check_num_threads(num_threads)
+    return call

@@ -38,17 +38,16 @@ except ImportError:  # it is experimental, and may go or change its name
 
 import cropkit
 from cropkit._arguments import (
-    Method,
     check_box_indices,
     check_boxes,
     check_crop_size,
     check_dtype,
     check_extrapolation_value,
     check_image,
-    check_method,
     check_num_threads,
 )
 from cropkit._arrays import as_host_array, grad_image_dtype, refuse_deleted
+from cropkit._sampling import Method, check_sampling
 
 __all__ = ["crop_and_resize"]
 
@@ -140,7 +139,8 @@ def crop_and_resize(
         box_indices, lambda values: check_box_indices(values, boxes.shape[0], batch)
     )
     options = _Options(
-        image.shape, image.dtype, boxes.dtype, check_crop_size(crop_size), check_method(method),
+        image.shape, image.dtype, boxes.dtype, check_crop_size(crop_size),
+        check_sampling(method).method,
         check_extrapolation_value(extrapolation_value), real,
         check_num_threads(num_threads), backend,
     )  # fmt: skip

@@ -29,15 +29,14 @@ except ImportError as error:
 import cropkit
 from cropkit import _arrays
 from cropkit._arguments import (
-    Method,
     check_box_indices,
     check_crop_size,
     check_dtype,
     check_extrapolation_value,
-    check_method,
     check_num_threads,
 )
 from cropkit._results import check_memory
+from cropkit._sampling import Method, check_sampling
 
 __all__ = ["crop_and_resize"]
 
@@ -111,7 +110,7 @@ def crop_and_resize(
     TensorShape([2, 224, 224, 3])
     """
     how = _How(
-        check_method(method), check_extrapolation_value(extrapolation_value),
+        check_sampling(method).method, check_extrapolation_value(extrapolation_value),
         check_dtype(np.float32 if dtype is None else dtype),
         check_num_threads(num_threads), backend,
     )  # fmt: skip

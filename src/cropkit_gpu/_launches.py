@@ -90,7 +90,7 @@ def scratch_bytes(request: Request) -> int:
     """Bytes of device memory that a call needs beside its arrays, about."""
     samples = request.num_boxes * sum(request.crop_size)
     chunks = request.num_boxes * _chunks(request)[1] if request.operation == "grad_boxes" else 0
-    return samples * (8 + request.dtype.itemsize) + 32 * chunks
+    return samples * (8 + request.compute_dtype.itemsize) + 32 * chunks
 
 
 def forward(
@@ -103,18 +103,18 @@ def forward(
     local_size: int,
 ) -> list[Launch]:
     """Plan the launches that fill `out` with the crops."""
-    tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, request.method)
+    tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, request.sampling.method)
     num_boxes, crop_height, crop_width, depth = request.crops_shape
     channels = _run_length(depth, image, out)
     row_items = min(local_size, _power_of_two(crop_width * (depth // channels)))
     macros = _macros(
-        "FORWARD", request, local_size, request.method,
-        PIXEL=image.dtype, VALUE=request.dtype.name, CHANNELS=channels,
+        "FORWARD", request, local_size, request.sampling.method,
+        PIXEL=image.dtype, VALUE=request.compute_dtype.name, CHANNELS=channels,
         RESULT=out.dtype, PIXEL_VECTOR=_is_vector(image, channels),
         RESULT_VECTOR=_is_vector(out, channels),
     )  # fmt: skip
     with np.errstate(all="ignore"):  # the caller's may raise
-        extrapolation_value = request.dtype.type(request.extrapolation_value)
+        extrapolation_value = request.compute_dtype.type(request.extrapolation_value)
     arguments = (
         *image.arguments, box_indices, lo, weight, *out.arguments, *_sizes(request),
         extrapolation_value, np.int32(row_items),
@@ -133,7 +133,7 @@ def grad_image(
     local_size: int,
 ) -> list[Launch]:
     """Plan the launches that fill `out` with the image's gradient."""
-    tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, request.method)
+    tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, request.sampling.method)
     batch, height, width, depth = request.image_shape
     channels = _run_length(depth, grads, out)
     # Channels first, they share the tables; the rest of the group is about a square.
@@ -141,8 +141,8 @@ def grad_image(
     tile_x = _power_of_two(math.isqrt(local_size // tile_c))
     tile_y = local_size // tile_c // tile_x
     macros = _macros(
-        "GRAD_IMAGE", request, local_size, request.method,
-        PIXEL=grads.dtype, VALUE=request.dtype.name, RESULT=out.dtype, CHANNELS=channels,
+        "GRAD_IMAGE", request, local_size, request.sampling.method,
+        PIXEL=grads.dtype, VALUE=request.compute_dtype.name, RESULT=out.dtype, CHANNELS=channels,
         PIXEL_VECTOR=_is_vector(grads, channels), RESULT_VECTOR=_is_vector(out, channels),
     )  # fmt: skip
     arguments = (
@@ -187,8 +187,8 @@ def _axis_tables(
 ) -> tuple[Launch, Any, Any]:
     """Plan the launch that tabulates where crops read; the tables' indices; their weights."""
     samples = request.num_boxes * sum(request.crop_size)
-    lo, weight = allocate("int64", samples), allocate(request.dtype.name, samples)
-    macros = _macros("AXIS_TABLES", request, local_size, method, VALUE=request.dtype.name)
+    lo, weight = allocate("int64", samples), allocate(request.compute_dtype.name, samples)
+    macros = _macros("AXIS_TABLES", request, local_size, method, VALUE=request.compute_dtype.name)
     height, width, _, *crops = _sizes(request)
     arguments = (boxes, lo, weight, height, width, *crops)
     groups = _groups(samples, local_size)
@@ -200,7 +200,7 @@ def _macros(
 ) -> Macros:
     return (
         (f"KERNEL_{kernel}", 1),
-        ("REAL", request.dtype.name),
+        ("REAL", request.compute_dtype.name),
         ("NEAREST", int(method == "nearest")),
         ("LOCAL_SIZE", local_size),
         *others.items(),

@@ -148,7 +148,7 @@ class Machine:
         if request.operation != "crop_and_resize":
             arrays["grads"] = (request.crops_shape, request.grads_dtype)
         if request.operation != "grad_image":
-            arrays["result"] = (request.result_shape, request.dtype)
+            arrays["result"] = (request.result_shape, request.result_dtype)
         sizes = {name: _bytes(shape, dtype) for name, (shape, dtype) in arrays.items()}
         sizes["scratch memory"] = _launches.scratch_bytes(request)
         for name, size in sizes.items():
@@ -256,7 +256,7 @@ def _flaw(device: Any) -> str | None:
 
 def _float64_need(request: Request) -> str | None:
     """Say what of a call needs float64, or None."""
-    if request.dtype == np.float64:
+    if request.compute_dtype == np.float64:
         return "dtype=float64 needs"
     if request.operation == "grad_boxes":
         return "the sums of the boxes' gradient need"

@@ -13,10 +13,8 @@ from cropkit import Backend, _reference
 SOURCE: Final = Path(_reference.__file__).read_text()
 
 # Passages of _reference.py: where each method begins, with its arguments checked.
-FORWARD: Final = (
-    '        with np.errstate(all="ignore"):\n            out[...] = request.dtype.type'
-)
-GRAD_IMAGE: Final = "            sums = np.zeros(request.image_shape, request.dtype)\n"
+FORWARD: Final = '        with np.errstate(all="ignore"):\n            out[...] = real.type'
+GRAD_IMAGE: Final = "            sums = np.zeros(request.image_shape, real)\n"
 POSITIONS: Final = "v = flush(flush(a * limit) + flush(np.arange(count).astype(real) * scale))"
 SCALE: Final = "scale = flush(flush(flush(b - a) * limit) / real(count - 1))"
 MIDDLE: Final = "np.array([0.5 * np.float64(flush(a + b)) * np.float64(n - 1)]).astype(real)"
@@ -111,8 +109,8 @@ CHANGES: Final = {
         FORWARD, "image = self.__dict__.setdefault(str(id(image)), image.copy())"
     ),
     "image_written_to": Change(
-        "                    inside[...] = bilinear(image[index], rows, columns, request.dtype)",
-        "                    inside[...] = bilinear(image[index], rows, columns, request.dtype)\n"
+        "                    inside[...] = bilinear(image[index], rows, columns, real)",
+        "                    inside[...] = bilinear(image[index], rows, columns, real)\n"
         "            image[:, :1, :1] = 0",
     ),
     "image_shared_by_threads": before(
@@ -121,7 +119,7 @@ CHANGES: Final = {
     # ---- gradients
     "float16_sums": Change(
         GRAD_IMAGE,
-        '            real = out.dtype if out.dtype.kind == "f" else request.dtype\n'
+        '            real = out.dtype if out.dtype.kind == "f" else real\n'
         "            sums = np.zeros(request.image_shape, real)\n",
     ),
     "subnormal_sums_kept": Change(ADD, ADD.replace("flush(", "(")),
@@ -149,7 +147,8 @@ CHANGES: Final = {
     "no_box_gradient_of_nearest": Change(
         "The method is bilinear, whatever was asked.\"\"\"\n",
         "The method is bilinear, whatever was asked.\"\"\"\n"
-        '        if request.method == "nearest":\n            out[...] = 0\n            return\n',
+        '        if request.sampling.method == "nearest":\n'
+        "            out[...] = 0\n            return\n",
     ),
     "grads_strides_ignored": Change(
         GRAD_IMAGE, '            grads = grads.ravel(order="K").reshape(grads.shape)\n' + GRAD_IMAGE

@@ -1,8 +1,7 @@
 """Checks of every entry of an argument, in one pass and without temporaries.
 
-And of a whole call that is plainly right, which is what most calls are: `plain_call` and
-`plain_grad_boxes` recognize it in a microsecond. They never say what is wrong with one;
-whatever they do not recognize, ``_arguments.py`` looks at argument by argument.
+Most calls are right as they are, and `plain_forward` recognizes one in a microsecond. It never
+says what is wrong with the others: ``_arguments.py`` looks at them argument by argument.
 """
 
 cimport numpy as cnp
@@ -126,31 +125,79 @@ cdef cnp.ndarray _plain_indices(object value, Py_ssize_t count, Py_ssize_t batch
     return indices
 
 
-def plain_call(
-    object image, object boxes, object box_indices, object crop_size, object out, bint in_float64,
-):
-    """Indices and result of a call whose arguments are right as they are, or None.
+cdef class Call:
+    """One call on its way to a backend: how it is computed, and its arrays.
 
-    Parameters
+    Made by `_request.py`, which fills it in as the checks go. In Cython, since a small call
+    can afford a class with slots only where nothing of it is interpreted.
+
+    Attributes
     ----------
-    image, boxes, box_indices, crop_size, out
-        As the caller gave them.
-    in_float64 : bool
-        Whether boxes and result are to be float64, else float32.
+    operation : {"crop_and_resize", "grad_image", "grad_boxes"}
+        The backend's method that computes it.
+    sampling : Sampling
+    compute_dtype : numpy.dtype
+        float32 or float64: of the boxes and of all arithmetic.
+    extrapolation_value : float
+    num_threads : int or None
+    image, grads
+        Checked, as the backend gets them; None where the operation has none.
+    boxes : ndarray, shape (num_boxes, 4)
+        Packed, of `compute_dtype`, finite, in the CPU's memory.
+    box_indices : ndarray of intp, shape (num_boxes,)
+        Packed, each below the number of images, in the CPU's memory.
+    out
+        Checked, or allocated; None if the backend is to allocate it.
+    request : Request or None
+        None until somebody asks `request_of` for it; then all arrays are NumPy's.
+    """
+
+    cdef readonly object operation, sampling, compute_dtype, extrapolation_value, num_threads
+    cdef public object image, grads, boxes, box_indices, out, request
+
+    def __init__(
+        self, operation, sampling, compute_dtype, extrapolation_value=0.0, num_threads=None,
+    ):
+        self.operation = operation
+        self.sampling = sampling
+        self.compute_dtype = compute_dtype
+        self.extrapolation_value = extrapolation_value
+        self.num_threads = num_threads
+
+    def is_empty(self):
+        """Whether there are no boxes or no channels, so that there is nothing to compute."""
+        if self.request is not None:
+            return self.request.num_boxes == 0 or self.request.image_shape[3] == 0
+        pixels = self.grads if self.image is None else self.image
+        return (
+            cnp.PyArray_DIM(<cnp.ndarray>self.box_indices, 0) == 0
+            or cnp.PyArray_DIM(<cnp.ndarray?>pixels, 3) == 0)
+
+
+def plain_forward(
+    object image, object boxes, object box_indices, object crop_size, object out,
+    object sampling, object compute_dtype, bint in_float64, object extrapolation_value,
+    object num_threads,
+):
+    """Make a forward call of arguments that are right as they are, and say so of no others.
 
     Returns
     -------
-    (ndarray of intp, shape (num_boxes,), ndarray or None), or None
-        `box_indices`, itself or copied to that dtype; and `out`, or what was allocated as it
-        is None. The second is None if that is not plain: empty, large, or an `out` that is
-        not packed or not apart from the others. In place of both None, unless `image` has
-        four axes and one of NumPy's own dtypes that images may have, `boxes` and
-        `box_indices` are packed, `crop_size` is a tuple of two ints, and every entry is as it
-        must be.
+    Call or None
+        None unless `image` has four axes and one of NumPy's own dtypes that images may
+        have, `boxes` and `box_indices` are packed, `crop_size` is a tuple of two ints, and
+        every entry is as it must be.
+
+    Notes
+    -----
+    The call's ``out`` is `out` if that is packed, writable and apart from the others, or a
+    small new array if `out` is None. It is None where it is not for this function to say: the
+    result is empty or large, or `out` may still be right.
     """
     cdef cnp.npy_intp shape[4]
     cdef int kind = cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32
     cdef cnp.ndarray indices
+    cdef Call call
     if not (
         _is_plain_image(image) and type(crop_size) is tuple and len(<tuple>crop_size) == 2
         and _is_plain_size((<tuple>crop_size)[0]) and _is_plain_size((<tuple>crop_size)[1])
@@ -164,27 +211,36 @@ def plain_call(
     indices = _plain_indices(box_indices, shape[0], cnp.PyArray_DIM(<cnp.ndarray>image, 0))
     if indices is None:
         return None
+    call = Call.__new__(Call)
+    call.operation = "crop_and_resize"
+    call.sampling = sampling
+    call.compute_dtype = compute_dtype
+    call.extrapolation_value = extrapolation_value
+    call.num_threads = num_threads
+    call.image = image
+    call.boxes = boxes
+    call.box_indices = indices
     if out is not None:
-        if not _is_plain_out(out, shape, kind, image, boxes, indices):
-            out = None
-    elif 0 < <double>shape[0] * shape[1] * shape[2] * shape[3] * (8 if in_float64 else 4) <= _SMALL:
-        out = cnp.PyArray_EMPTY(4, shape, kind, 0)
-    return indices, out
+        if _is_plain_out(out, shape, kind, image, boxes, indices):
+            call.out = out
+    elif 0 < (
+        <double>shape[0] * shape[1] * shape[2] * shape[3] * (8 if in_float64 else 4)
+    ) <= _SMALL:
+        call.out = cnp.PyArray_EMPTY(4, shape, kind, 0)
+    return call
 
 
 def plain_grad_boxes(
-    object grads, object image, object boxes, object box_indices, bint in_float64,
+    object grads, object image, object boxes, object box_indices, object sampling,
+    object compute_dtype, bint in_float64, object num_threads,
 ):
-    """Indices and result of a box gradient without `out`, as `plain_call`; else None.
-
-    Returns
-    -------
-    (ndarray of intp, shape (num_boxes,), ndarray, shape (num_boxes, 4)), or None
-    """
+    """Make a call for a box gradient without `out`, as `plain_forward` does; or None."""
     cdef cnp.npy_intp shape[2]
     cdef cnp.ndarray indices
+    cdef Call call
     if not (
-        _is_plain_image(grads) and _is_plain_image(image) and _are_plain_boxes(boxes, in_float64)
+        _is_plain_image(grads) and _is_plain_image(image)
+        and _are_plain_boxes(boxes, in_float64)
     ):
         return None
     shape[0] = cnp.PyArray_DIM(<cnp.ndarray>boxes, 0)
@@ -198,8 +254,18 @@ def plain_grad_boxes(
     indices = _plain_indices(box_indices, shape[0], cnp.PyArray_DIM(<cnp.ndarray>image, 0))
     if indices is None:
         return None
-    return indices, cnp.PyArray_EMPTY(
-        2, shape, cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32, 0)
+    call = Call.__new__(Call)
+    call.operation = "grad_boxes"
+    call.sampling = sampling
+    call.compute_dtype = compute_dtype
+    call.extrapolation_value = 0.0
+    call.num_threads = num_threads
+    call.grads = grads
+    call.image = image
+    call.boxes = boxes
+    call.box_indices = indices
+    call.out = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32, 0)
+    return call
 
 
 cdef bint _apart(cnp.ndarray a, cnp.ndarray b):

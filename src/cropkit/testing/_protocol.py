@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from cropkit import Request
+from cropkit import Request, Sampling
 from cropkit.testing._arrays import DTYPES, METHODS, dtype_of
 from cropkit.testing._suite import OPERATORS, Suite
 
@@ -112,10 +112,17 @@ class ProtocolTests(Suite):
             except ImportError:
                 continue
             request = Request(
-                (2, 2**33, 7, 3), image_dtype, 2**33, (2**31, 2**31), method,  # type: ignore[arg-type]
-                np.dtype(dtype), 0.0, min(backend.device_types), None, operation,  # type: ignore[arg-type]
-                None if operation == "crop_and_resize" else np.dtype(np.float32),
-            )  # fmt: skip
+                operation=operation,  # type: ignore[arg-type]
+                sampling=Sampling(method=method),  # type: ignore[arg-type]
+                image_shape=(2, 2**33, 7, 3),
+                image_dtype=image_dtype,
+                num_boxes=2**33,
+                crop_size=(2**31, 2**31),
+                grads_dtype=None if operation == "crop_and_resize" else np.dtype(np.float32),
+                compute_dtype=np.dtype(dtype),
+                result_dtype=image_dtype if operation == "grad_image" else np.dtype(dtype),
+                device_type=min(backend.device_types),
+            )
             answers = [backend.refuses(request) for _ in range(2)]
             what = f"refuses({operation} of {name}, {method} in {dtype})"
             assert answers[0] == answers[1], f"{what} is {answers[0]!r} and then {answers[1]!r}"

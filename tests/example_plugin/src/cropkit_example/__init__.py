@@ -56,9 +56,9 @@ class ExampleBackend:
                 y_inside, x_inside = inside(y, height), inside(x, width)
                 if not (y_inside.any() and x_inside.any()):
                     continue
-                sample = nearest if request.method == "nearest" else bilinear
+                sample = nearest if request.sampling.method == "nearest" else bilinear
                 crop[np.ix_(y_inside, x_inside)] = sample(
-                    image[index], y[y_inside], x[x_inside], request.dtype
+                    image[index], y[y_inside], x[x_inside], request.compute_dtype
                 )
 
 
