@@ -441,19 +441,21 @@ def test_indices_gone_bad_after_the_check(each_cpu_backend: Backend) -> None:
     """The same without chance: the backend is given bad indices directly."""
     assert isinstance(each_cpu_backend, cropkit.GradientBackend)
     kind = np.dtype("float32")
-    boxes = np.zeros((3, 4), np.float32)
+    boxes = np.full((3, 4), [0.1, 0.2, 0.8, 0.9], np.float32)
     boxes[2] = np.nan
     grads = np.ones((3, 4, 4, 3), np.float32)
-    image = np.ones((2, 8, 8, 3), np.float32)
+    # Image -1 is there, and image 2**62 would be image 0: its offset overflows to 0.
+    image = pixels((3, 8, 8, 3), "float32")[1:]
     indices = np.array([2**62, -1, 0])
     request = cropkit.Request(
         operation="grad_image", sampling=cropkit.Sampling(), image_shape=image.shape,
         image_dtype=kind, num_boxes=3, crop_size=(4, 4), grads_dtype=kind, compute_dtype=kind,
         result_dtype=kind, num_threads=2,
     )  # fmt: skip
-    out = np.ones(image.shape, np.float32)
-    each_cpu_backend.grad_image(request, grads, boxes, indices, out)
-    assert not out.any()
+    memory = np.ones((3, 8, 8, 3), np.float32)
+    each_cpu_backend.grad_image(request, grads, boxes, indices, memory[1:])
+    assert not memory[1:].any()
+    assert (memory[0] == 1).all()
     request = dataclasses.replace(request, operation="grad_boxes")
     sums = np.ones((3, 4), np.float32)
     each_cpu_backend.grad_boxes(request, grads, image, boxes, indices, sums)

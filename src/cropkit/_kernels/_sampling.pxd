@@ -104,15 +104,17 @@ cdef inline bint sample_span(
     cdef double last = position(a, b, n, count, count - 1)
     cdef double least = first if first < last else last
     cdef double most = last if first < last else first
-    cdef double limit = <double>(n - 1)
+    # As `sample_axis` compares: it may be beyond the last pixel, which is then what is read.
+    cdef double limit = <double><real>(n - 1)
     if not (least <= limit and most >= 0):
         return False
     least = least if least > 0 else 0
     most = most if most < limit else limit
-    low[0] = <Py_ssize_t>least
+    low[0] = min(<Py_ssize_t>least, n - 1)
     high[0] = <Py_ssize_t>most
     if <double>high[0] < most:
         high[0] += 1
+    high[0] = min(high[0], n - 1)
     return True
 
 
@@ -142,6 +144,8 @@ cdef inline void samples_reading(
     cdef bint rising = (
         position(a, b, n, count, 0) <= position(a, b, n, count, count - 1))
     cdef double before = <double>(low - 1), after = <double>(high + 1)
+    if high == n - 1:  # read from positions up to the limit of `sample_axis`
+        after = max(after, <double><real>(n - 1) + 1)
     if rising:
         begin[0] = first_sample(a, b, n, count, before, True, True)
         end[0] = first_sample(a, b, n, count, after, True, False)
