@@ -24,9 +24,9 @@ pytestmark = pytest.mark.parametrize("axis", list(SHAPES))
 
 
 @pytest.fixture(scope="module")
-def memory() -> NDArray[np.uint8]:
-    """Return the pixels, of which the last is 7, with others behind them."""
-    memory = np.full(LENGTH + 64, 9, np.uint8)
+def memory() -> NDArray[np.float32]:
+    """Return the pixels, of which the last is 7, and behind them what would spoil any sum."""
+    memory = np.full(LENGTH + 64, np.inf, np.float32)
     memory[:LENGTH] = 0
     memory[LENGTH - 1] = 7
     return memory
@@ -34,7 +34,7 @@ def memory() -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_last_pixel_is_read(
-    axis: str, method: str, memory: NDArray[np.uint8], each_backend: Backend
+    axis: str, method: str, memory: NDArray[np.float32], each_backend: Backend
 ) -> None:
     image = memory[:LENGTH].reshape(SHAPES[axis])
     crops = cropkit.crop_and_resize(image, BOXES[axis], [0], (3, 3), method, backend=each_backend)
