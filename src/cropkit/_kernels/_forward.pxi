@@ -10,13 +10,10 @@
 #
 # Nothing here raises, and nothing trusts an index that it has not compared itself.
 
+include "_team.pxi"
 include "_rows.pxi"
 include "_tiles.pxi"
 
-from cython.parallel cimport prange, threadid
-from cpython.exc cimport PyErr_CheckSignals
-from cropkit._kernels._openmp cimport team_for
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 cdef extern from "_environment.h" nogil:
@@ -52,15 +49,8 @@ cdef extern from "_deep.h" nogil:
         double*, const double*, const double*, const Py_ssize_t*, const Py_ssize_t*,
         const double*, double, Py_ssize_t, Py_ssize_t, int, cropkit_carry*) noexcept
 
-cdef extern from "_scratch.h" nogil:
-    const Py_ssize_t CROPKIT_GAP
-    void cropkit_poison(char*, Py_ssize_t, Py_ssize_t) noexcept
-
 cdef enum:
-    LINE = 64   # bytes of a cache line, and of the widest vector
     PAD = 16    # reals that a vector store may write past the end of a scratch row
-    # Values of the result between two looks at signals, per thread: some milliseconds.
-    ROUND_VALUES = 1 << 23
 
 
 cdef struct Scratch:
@@ -76,18 +66,6 @@ cdef struct Rows:
     # The two source rows that are at hand, interpolated along x.
     void* at[2]
     Py_ssize_t tag[2]
-
-
-cdef inline Py_ssize_t place(
-    char* base, void** slot, Py_ssize_t at, Py_ssize_t size,
-) noexcept nogil:
-    """Give `slot` its `size` bytes at offset `at`; the next free offset, on a cache line."""
-    cdef Py_ssize_t next = at + (size + LINE - 1) // LINE * LINE + CROPKIT_GAP
-    slot[0] = NULL
-    if base != NULL:
-        slot[0] = base + at
-        cropkit_poison(base + at, size, next - at - size)
-    return next
 
 
 cdef Py_ssize_t carve(
@@ -320,29 +298,45 @@ cdef void crop_tile(
 # ---- all tiles -----------------------------------------------------------------------
 
 
-cdef void run_tile(
-    Py_ssize_t tile, const Order* order,
-    const real* boxes, const Py_ssize_t* box_indices, real extrapolation,
-    const Image* image, const Crops* crops, char* scratch,
+cdef struct ForwardJob:
+    Order* order            # of the tiles' rows, or NULL: as the boxes come
+    const void* boxes
+    const Py_ssize_t* box_indices
+    const void* extrapolation   # a real: a conversion would flush a subnormal one
+    Image image
+    Crops crops
+
+
+cdef inline void run_tile(
+    const real* boxes, Py_ssize_t tile, const ForwardJob* job, char* scratch,
 ) noexcept nogil:
     """Crop the tile of that number: columns fastest, then a box's rows, or as ordered."""
     cdef Scratch s
     cdef uint64_t saved
+    cdef const Crops* crops = &job.crops
     cdef Py_ssize_t x = tile % crops.column_tiles * crops.tile_columns
     cdef Py_ssize_t row = tile // crops.column_tiles
     cdef Py_ssize_t n = row // crops.row_tiles, y = row % crops.row_tiles * crops.tile_rows
-    if order != NULL:
-        n = order[row].box
-        y = order[row].row_tile * crops.tile_rows
-    carve(&s, scratch, image, crops, sizeof(real))
+    if job.order != NULL:
+        n = job.order[row].box
+        y = job.order[row].row_tile * crops.tile_rows
+    carve(&s, scratch, &job.image, crops, sizeof(real))
     saved = cropkit_enter(sizeof(real) == sizeof(float))
     crop_tile(
-        boxes + 4 * n, box_indices[n], extrapolation, crops.data + n * crops.stride_n,
-        y, min(y + crops.tile_rows, crops.height), x, min(x + crops.tile_columns, crops.width),
-        image, crops, &s)
+        boxes + 4 * n, job.box_indices[n], (<const real*>job.extrapolation)[0],
+        crops.data + n * crops.stride_n, y, min(y + crops.tile_rows, crops.height),
+        x, min(x + crops.tile_columns, crops.width), &job.image, crops, &s)
     cropkit_leave(saved)
     if crops.stream:
         cropkit_stream_fence()
+
+
+cdef void run_tile_f32(Py_ssize_t tile, const void* job, char* scratch) noexcept nogil:
+    run_tile(<const float*>(<const ForwardJob*>job).boxes, tile, <const ForwardJob*>job, scratch)
+
+
+cdef void run_tile_f64(Py_ssize_t tile, const void* job, char* scratch) noexcept nogil:
+    run_tile(<const double*>(<const ForwardJob*>job).boxes, tile, <const ForwardJob*>job, scratch)
 
 
 def crop_and_resize(
@@ -383,17 +377,18 @@ def crop_and_resize(
     KeyboardInterrupt
         A signal arrived; `out` is then partly filled.
     """
-    cdef Image source = read_image(image, code, swapped)
-    cdef Crops crops
+    cdef ForwardJob job
+    cdef Crops* crops = &job.crops
     cdef Scratch unused
-    cdef Py_ssize_t tiles, tile, begin, end, round_tiles, scratch_size
+    cdef Py_ssize_t tiles, round_tiles
     # No memoryviews: to acquire one takes as long as a small crop.
     cdef const real* edges = <const real*>cnp.PyArray_DATA(boxes)
-    cdef const Py_ssize_t* indices = <const Py_ssize_t*>cnp.PyArray_DATA(box_indices)
-    cdef char* block = NULL
-    cdef char* scratch
-    cdef Order* order = NULL
 
+    job.order = NULL
+    job.boxes = edges
+    job.box_indices = <const Py_ssize_t*>cnp.PyArray_DATA(box_indices)
+    job.extrapolation = &extrapolation
+    job.image = read_image(image, code, swapped)
     crops.data = <char*>cnp.PyArray_DATA(out)
     crops.count, crops.height, crops.width, crops.depth = (
         out.shape[0], out.shape[1], out.shape[2], out.shape[3])
@@ -407,38 +402,17 @@ def crop_and_resize(
     crops.stream = stream
     # A thread that has less to do than that costs more than it saves.
     num_threads = <int>min(num_threads, max(1, cnp.PyArray_SIZE(out) // TILE_MIN))
-    plan_tiles(&crops, num_threads, 0 if in_order else max(1, <Py_ssize_t>(
-        BAND_ORDER / (<double>source.width * <double>(source.depth * source.itemsize)))))
+    plan_tiles(crops, num_threads, 0 if in_order else max(1, <Py_ssize_t>(
+        BAND_ORDER / (<double>job.image.width
+                      * <double>(job.image.depth * job.image.itemsize)))))
     tiles = crops.count * crops.row_tiles * crops.column_tiles
     round_tiles = max(
         1, ROUND_VALUES // (crops.tile_rows * crops.tile_columns * crops.depth)) * num_threads
-    num_threads = <int>min(num_threads, tiles)
-    scratch_size = carve(&unused, NULL, &source, &crops, sizeof(real))
-
     try:
-        block = <char*>malloc(num_threads * scratch_size + LINE)
-        if block == NULL:
-            raise MemoryError(
-                f"no memory for {num_threads} threads' rows of {scratch_size} bytes")
-        scratch = <char*>((<size_t>block + LINE - 1) // LINE * LINE)
         if not in_order:
-            order = sort_tiles(edges, indices, &source, &crops)
-        begin = 0
-        while begin < tiles:
-            end = tiles if tiles - begin <= round_tiles else begin + round_tiles
-            num_threads = team_for(num_threads)
-            with nogil:
-                if num_threads == 1:
-                    for tile in range(begin, end):
-                        run_tile(tile, order, edges, indices, extrapolation, &source, &crops,
-                                 scratch)
-                else:
-                    for tile in prange(begin, end, schedule="dynamic", num_threads=num_threads):
-                        run_tile(tile, order, edges, indices, extrapolation, &source, &crops,
-                                 scratch + threadid() * scratch_size)
-            begin = end
-            if begin < tiles:
-                PyErr_CheckSignals()
+            job.order = sort_tiles(edges, job.box_indices, &job.image, crops)
+        run_tasks(
+            &run_tile_f32 if real is float else &run_tile_f64, &job, tiles, round_tiles,
+            <int>min(num_threads, tiles), carve(&unused, NULL, &job.image, crops, sizeof(real)))
     finally:
-        free(order)
-        free(block)
+        free(job.order)

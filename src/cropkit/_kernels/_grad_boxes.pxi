@@ -243,33 +243,48 @@ cdef Py_ssize_t sum_floats(
     return depth
 
 
-cdef void run_chunk(
-    Py_ssize_t task, const Order* order, Py_ssize_t chunks, Py_ssize_t rows, bint single,
-    const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices, const Image* grads,
-    const Image* image, double* sums, char* scratch,
+cdef struct BoxesJob:
+    Order* order            # of the tasks, or NULL: as the boxes come
+    Py_ssize_t chunks       # of a crop
+    Py_ssize_t rows         # of a chunk
+    bint single             # whether float32 holds every value of the two dtypes
+    const void* boxes
+    const Py_ssize_t* box_indices
+    Image grads
+    Image image
+    double* sums            # four of each task
+
+
+cdef inline void run_chunk(
+    const real* boxes, Py_ssize_t task, const BoxesJob* job, char* scratch,
 ) noexcept nogil:
+    """Sum a chunk of one crop."""
     cdef SumScratch s
     cdef Chunk chunk
+    cdef const Image* grads = &job.grads
+    cdef const Image* image = &job.image
+    cdef double* sums
+    cdef bint single = job.single
     cdef Py_ssize_t n, index, lanes
     cdef uint64_t saved
     cdef const char* crop
     cdef const char* pixels
-    if order != NULL:
-        task = order[task].box * chunks + order[task].row_tile
-    n = task // chunks
-    index = box_indices[n]
+    if job.order != NULL:
+        task = job.order[task].box * job.chunks + job.order[task].row_tile
+    n = task // job.chunks
+    index = job.box_indices[n]
     crop = grads.data + n * grads.stride_b
     pixels = image.data + index * image.stride_b
-    sums += 4 * task
+    sums = job.sums + 4 * task
     memset(sums, 0, 4 * sizeof(double))
     if index < 0 or index >= image.batch:
         return
-    carve_sums(&s, <char*>((<size_t>scratch + LINE - 1) // LINE * LINE), grads, image, rows)
-    chunk.begin = (task % chunks) * rows
+    carve_sums(&s, scratch, grads, image, job.rows)
+    chunk.begin = (task % job.chunks) * job.rows
     # The tables are the forward kernel's, subnormals flushed; the sums flush nothing.
     saved = cropkit_enter(sizeof(real) == sizeof(float))
     tabulate(
-        &boxes[n, 0], min(chunk.begin + rows, grads.height), grads, image, &s, &chunk)
+        boxes + 4 * n, min(chunk.begin + job.rows, grads.height), grads, image, &s, &chunk)
     cropkit_enter(False)
     if chunk.y_first < chunk.y_last and chunk.x_first < chunk.x_last:
         if single:
@@ -283,6 +298,14 @@ cdef void run_chunk(
             sum_slopes(crop, pixels, grads, image, &s, &chunk)
             finish_chunk(grads, image, &s, &chunk, grads.depth, sums)
     cropkit_leave(saved)
+
+
+cdef void run_chunk_f32(Py_ssize_t task, const void* job, char* scratch) noexcept nogil:
+    run_chunk(<const float*>(<const BoxesJob*>job).boxes, task, <const BoxesJob*>job, scratch)
+
+
+cdef void run_chunk_f64(Py_ssize_t task, const void* job, char* scratch) noexcept nogil:
+    run_chunk(<const double*>(<const BoxesJob*>job).boxes, task, <const BoxesJob*>job, scratch)
 
 
 cdef void add_chunks(
@@ -342,55 +365,40 @@ def crop_and_resize_grad_boxes(
     KeyboardInterrupt
         A signal arrived; `out` is then not filled.
     """
-    cdef Image crops = read_image(grads, grads_code, grads_swapped)
-    cdef Image source = read_image(image, code, swapped)
+    cdef BoxesJob job
+    cdef Image* crops = &job.grads
     cdef SumScratch unused
-    cdef Py_ssize_t num_boxes = boxes.shape[0], values, rows, chunks
-    cdef Py_ssize_t tasks, task, begin, end, round_tasks, scratch_size
-    cdef char* scratch = NULL
-    cdef double* sums = NULL
-    cdef Order* order = NULL
+    cdef Py_ssize_t num_boxes = boxes.shape[0], values, tasks, round_tasks
     cdef Crops tiles
+    crops[0] = read_image(grads, grads_code, grads_swapped)
+    job.image = read_image(image, code, swapped)
+    job.single = single
+    job.boxes = &boxes[0, 0]
+    job.box_indices = &box_indices[0]
+    job.order = NULL
+    job.sums = NULL
     if (crops.width * crops.depth) >> ROW_BITS:
         raise MemoryError(f"no memory for crop rows of {crops.width * crops.depth} values")
     values = crops.width * crops.depth
-    rows = min(crops.height, max(1, CHUNK_VALUES // values))
-    chunks = (crops.height + rows - 1) // rows
-    tasks = num_boxes * chunks
-    round_tasks = max(num_threads, ROUND_VALUES // (rows * values)) * num_threads
-    num_threads = <int>min(num_threads, tasks)
-    scratch_size = carve_sums(&unused, NULL, &crops, &source, rows)
+    job.rows = min(crops.height, max(1, CHUNK_VALUES // values))
+    job.chunks = (crops.height + job.rows - 1) // job.rows
+    tasks = num_boxes * job.chunks
+    round_tasks = max(num_threads, ROUND_VALUES // (job.rows * values)) * num_threads
     try:
-        scratch = <char*>malloc(num_threads * scratch_size + LINE)
-        sums = <double*>malloc(tasks * 4 * sizeof(double))
-        if scratch == NULL or sums == NULL:
-            raise MemoryError(
-                f"no memory for {tasks} sums and {num_threads} threads' rows of "
-                f"{scratch_size} bytes")
+        job.sums = <double*>malloc(tasks * 4 * sizeof(double))
+        if job.sums == NULL:
+            raise MemoryError(f"no memory for the sums of {tasks} pieces")
         if not in_order:
             tiles.count, tiles.height, tiles.tile_rows, tiles.row_tiles = (
-                num_boxes, crops.height, rows, chunks)
-            order = sort_tiles(&boxes[0, 0], &box_indices[0], &source, &tiles)
-        begin = 0
-        while begin < tasks:
-            end = tasks if tasks - begin <= round_tasks else begin + round_tasks
-            num_threads = team_for(num_threads)
-            with nogil:
-                if num_threads == 1:
-                    for task in range(begin, end):
-                        run_chunk(task, order, chunks, rows, single, boxes, box_indices, &crops,
-                                  &source, sums, scratch)
-                else:
-                    for task in prange(begin, end, schedule="dynamic", num_threads=num_threads):
-                        run_chunk(task, order, chunks, rows, single, boxes, box_indices, &crops,
-                                  &source, sums, scratch + threadid() * scratch_size)
-            begin = end
-            if begin < tasks:
-                PyErr_CheckSignals()
+                num_boxes, crops.height, job.rows, job.chunks)
+            job.order = sort_tiles(&boxes[0, 0], job.box_indices, &job.image, &tiles)
+        run_tasks(
+            &run_chunk_f32 if real is float else &run_chunk_f64, &job, tasks, round_tasks,
+            <int>min(num_threads, tasks),
+            carve_sums(&unused, NULL, crops, &job.image, job.rows))
         add_chunks(
-            <const real*>NULL, sums, chunks, <char*>cnp.PyArray_DATA(out), num_boxes,
+            &boxes[0, 0], job.sums, job.chunks, <char*>cnp.PyArray_DATA(out), num_boxes,
             out.strides[0], out.strides[1])
     finally:
-        free(order)
-        free(sums)
-        free(scratch)
+        free(job.order)
+        free(job.sums)

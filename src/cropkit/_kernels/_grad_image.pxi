@@ -272,35 +272,50 @@ cdef void write_band(
     clear_rows(<real*>NULL, out, area.bottom, row_end, bands)
 
 
-cdef void run_band(
-    const real* unused, Py_ssize_t task, Py_ssize_t bands_per_image, const Grouped* grouped,
-    const Image* grads, const Bands* bands, char* scratch,
+cdef struct ImageJob:
+    Grouped grouped
+    Image grads
+    Bands bands
+    Py_ssize_t bands_per_image
+
+
+cdef inline void run_band(
+    const real* unused, Py_ssize_t task, const ImageJob* job, char* scratch,
 ) noexcept nogil:
+    """Fill a band of rows of one image. `unused` is there for its type."""
     cdef BandScratch s
     cdef Rectangle area
-    cdef Py_ssize_t n = task // bands_per_image
-    cdef Py_ssize_t row_begin = (task % bands_per_image) * bands.rows
+    cdef const Bands* bands = &job.bands
+    cdef Py_ssize_t n = task // job.bands_per_image
+    cdef Py_ssize_t row_begin = (task % job.bands_per_image) * bands.rows
     cdef Py_ssize_t row_end = min(row_begin + bands.rows, bands.height)
-    cdef const Span* span = grouped.spans + grouped.starts[n]
-    cdef const Span* end = grouped.spans + grouped.starts[n + 1]
+    cdef const Span* span = job.grouped.spans + job.grouped.starts[n]
+    cdef const Span* end = job.grouped.spans + job.grouped.starts[n + 1]
     cdef char* out = bands.data + n * bands.stride_b
     cdef uint64_t saved = cropkit_enter(sizeof(real) == sizeof(float))
-    carve_band(
-        &s, <char*>((<size_t>scratch + LINE - 1) // LINE * LINE), grads, bands, sizeof(real))
-    if touched(<real*>NULL, span, end, grads, bands, row_begin, row_end, &area):
+    carve_band(&s, scratch, &job.grads, bands, sizeof(real))
+    if touched(unused, span, end, &job.grads, bands, row_begin, row_end, &area):
         memset(
             s.rows, 0, (area.bottom - area.top) * (area.right - area.left) * bands.pixel
             * sizeof(real))
         while span < end:
             if span.low < area.bottom and span.high >= area.top:
-                add_crop(<real*>NULL, span, grads, bands, &area, &s)
+                add_crop(unused, span, &job.grads, bands, &area, &s)
             span += 1
         write_band(out, row_begin, row_end, bands, &area, &s, <const real*>s.rows)
     else:
-        clear_rows(<real*>NULL, out, row_begin, row_end, bands)
+        clear_rows(unused, out, row_begin, row_end, bands)
     cropkit_leave(saved)
     if bands.stream:
         cropkit_stream_fence()
+
+
+cdef void run_band_f32(Py_ssize_t task, const void* job, char* scratch) noexcept nogil:
+    run_band(<const float*>NULL, task, <const ImageJob*>job, scratch)
+
+
+cdef void run_band_f64(Py_ssize_t task, const void* job, char* scratch) noexcept nogil:
+    run_band(<const double*>NULL, task, <const ImageJob*>job, scratch)
 
 
 # ---- all bands -----------------------------------------------------------------------
@@ -375,14 +390,14 @@ def crop_and_resize_grad_image(
     KeyboardInterrupt
         A signal arrived; `out` is then partly filled.
     """
-    cdef Image crops = read_image(grads, code, swapped)
-    cdef Bands bands
+    cdef ImageJob job
+    cdef Bands* bands = &job.bands
+    cdef Image* crops = &job.grads
+    cdef Grouped* grouped = &job.grouped
     cdef BandScratch unused
-    cdef Grouped grouped
-    cdef Py_ssize_t num_boxes = boxes.shape[0], row_bytes, rows, shares, bands_per_image
-    cdef Py_ssize_t tasks, task, begin, end, round_tasks, scratch_size
-    cdef char* scratch = NULL
+    cdef Py_ssize_t num_boxes = boxes.shape[0], row_bytes, rows, shares, tasks, round_tasks
 
+    crops[0] = read_image(grads, code, swapped)
     bands.data = <char*>cnp.PyArray_DATA(out)
     bands.batch, bands.height, bands.width, bands.depth = (
         out.shape[0], out.shape[1], out.shape[2], out.shape[3])
@@ -405,47 +420,27 @@ def crop_and_resize_grad_image(
         shares = (BANDS_PER_THREAD * num_threads + bands.batch - 1) // bands.batch
         rows = min(rows, max(BAND_ROWS_MIN, (bands.height + shares - 1) // shares))
     bands.rows = min(rows, bands.height)
-    bands_per_image = (bands.height + bands.rows - 1) // bands.rows
-    tasks = bands.batch * bands_per_image
+    job.bands_per_image = (bands.height + bands.rows - 1) // bands.rows
+    tasks = bands.batch * job.bands_per_image
     round_tasks = ROUND_VALUES // (
         (cnp.PyArray_SIZE(out) + cnp.PyArray_SIZE(grads)) // tasks + 1)
     num_threads = <int>min(num_threads, tasks)
     round_tasks = max(num_threads, round_tasks) * num_threads
 
-    scratch_size = carve_band(&unused, NULL, &crops, &bands, sizeof(real))
     grouped.images = NULL
     grouped.starts = NULL
     grouped.spans = NULL
     try:
-        scratch = <char*>malloc(num_threads * scratch_size + LINE)
-        if scratch == NULL:
-            raise MemoryError(
-                f"no memory for {num_threads} threads' bands of {scratch_size} bytes")
         grouped.starts = <Py_ssize_t*>calloc(bands.batch + 2, sizeof(Py_ssize_t))
         grouped.spans = <Span*>malloc(num_boxes * sizeof(Span))
         grouped.images = <Py_ssize_t*>malloc(num_boxes * sizeof(Py_ssize_t))
         if grouped.images == NULL or grouped.starts == NULL or grouped.spans == NULL:
             raise MemoryError(f"no memory for the order of {num_boxes} boxes")
-        group(&grouped, boxes, box_indices, &crops, &bands)
-
-        begin = 0
-        while begin < tasks:
-            end = tasks if tasks - begin <= round_tasks else begin + round_tasks
-            num_threads = team_for(num_threads)
-            with nogil:
-                if num_threads == 1:
-                    for task in range(begin, end):
-                        run_band(<real*>NULL, task, bands_per_image, &grouped, &crops, &bands,
-                                 scratch)
-                else:
-                    for task in prange(begin, end, schedule="dynamic", num_threads=num_threads):
-                        run_band(<real*>NULL, task, bands_per_image, &grouped, &crops, &bands,
-                                 scratch + threadid() * scratch_size)
-            begin = end
-            if begin < tasks:
-                PyErr_CheckSignals()
+        group(grouped, boxes, box_indices, crops, bands)
+        run_tasks(
+            &run_band_f32 if real is float else &run_band_f64, &job, tasks, round_tasks,
+            num_threads, carve_band(&unused, NULL, crops, bands, sizeof(real)))
     finally:
         free(grouped.spans)
         free(grouped.starts)
         free(grouped.images)
-        free(scratch)

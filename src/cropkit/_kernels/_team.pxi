@@ -1,0 +1,75 @@
+# The loop of every kernel: its tasks, each once, on a team of threads; included by _forward.pxi.
+#
+# A kernel says what a task is by a function, a description of the call (the job), and the size
+# of the scratch that a thread needs. Tasks may come in any order, and two of them at once.
+
+from cpython.exc cimport PyErr_CheckSignals
+from cython.parallel cimport prange, threadid
+from cropkit._kernels._openmp cimport team_for
+from libc.stdlib cimport free, malloc
+
+cdef extern from "_scratch.h" nogil:
+    const Py_ssize_t CROPKIT_GAP
+    void cropkit_poison(char*, Py_ssize_t, Py_ssize_t) noexcept
+
+cdef enum:
+    LINE = 64   # bytes of a cache line, and of the widest vector
+    # Values of the arrays between two looks at signals, per thread: some milliseconds.
+    ROUND_VALUES = 1 << 23
+
+ctypedef void (*Task)(Py_ssize_t number, const void* job, char* scratch) noexcept nogil
+
+
+cdef inline Py_ssize_t place(
+    char* base, void** slot, Py_ssize_t at, Py_ssize_t size,
+) noexcept nogil:
+    """Give `slot` its `size` bytes of a thread's scratch at `base`, or only count them.
+
+    Returns the next free offset, on a cache line. `base` is NULL where only the size of all
+    is asked for.
+    """
+    cdef Py_ssize_t next = at + (size + LINE - 1) // LINE * LINE + CROPKIT_GAP
+    slot[0] = NULL
+    if base != NULL:
+        slot[0] = base + at
+        cropkit_poison(base + at, size, next - at - size)
+    return next
+
+
+cdef int run_tasks(
+    Task run, const void* job, Py_ssize_t tasks, Py_ssize_t round_tasks, int num_threads,
+    Py_ssize_t scratch_size,
+) except -1:
+    """Run tasks 0 to `tasks` in rounds of `round_tasks`, between which signals are looked at.
+
+    Raises
+    ------
+    MemoryError
+        There is no memory for `num_threads` times `scratch_size` bytes.
+    KeyboardInterrupt
+        A signal arrived; some tasks have not run.
+    """
+    cdef Py_ssize_t task, begin = 0, end
+    cdef char* scratch
+    cdef char* block = <char*>malloc(num_threads * scratch_size + LINE)
+    if block == NULL:
+        raise MemoryError(
+            f"no memory for {num_threads} threads' scratch of {scratch_size} bytes each")
+    scratch = <char*>((<size_t>block + LINE - 1) // LINE * LINE)
+    try:
+        while begin < tasks:
+            end = tasks if tasks - begin <= round_tasks else begin + round_tasks
+            num_threads = team_for(num_threads)
+            with nogil:
+                if num_threads == 1:
+                    for task in range(begin, end):
+                        run(task, job, scratch)
+                else:
+                    for task in prange(begin, end, schedule="dynamic", num_threads=num_threads):
+                        run(task, job, scratch + threadid() * scratch_size)
+            begin = end
+            if begin < tasks:
+                PyErr_CheckSignals()
+    finally:
+        free(block)
+    return 0
