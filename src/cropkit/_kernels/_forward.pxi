@@ -62,12 +62,6 @@ cdef struct Scratch:
     void* line      # a crop row that `out` cannot take directly
 
 
-cdef struct Rows:
-    # The two source rows that are at hand, interpolated along x.
-    void* at[2]
-    Py_ssize_t tag[2]
-
-
 cdef Py_ssize_t carve(
     Scratch* s, char* base, const Image* image, const Crops* crops, Py_ssize_t real_size,
 ) noexcept nogil:
@@ -121,17 +115,14 @@ cdef void store_line(
 
 
 cdef inline const real* fetch_rows(
-    const real* unused, Rows* rows, Py_ssize_t lo, Py_ssize_t hi,
+    const real* unused, RowRing* rows, Py_ssize_t lo, Py_ssize_t hi,
     const char* pixels, const Image* image, const Columns* x,
 ) noexcept nogil:
     """Bring source row `lo` to ``rows.at[0]``; where row `hi` is then.
 
     `unused` is there for its type.
     """
-    # Also swapped when `lo` is to be made and row 0 is the one that `hi` needs.
-    if lo == rows.tag[1] or (lo != rows.tag[0] and hi == rows.tag[0]):
-        rows.tag[0], rows.tag[1] = rows.tag[1], rows.tag[0]
-        rows.at[0], rows.at[1] = rows.at[1], rows.at[0]
+    turn_ring(rows, lo, hi)
     if lo != rows.tag[0]:
         interpolate_row(<real*>rows.at[0], pixels + lo * image.stride_y, image, x)
         rows.tag[0] = lo
@@ -144,7 +135,7 @@ cdef inline const real* fetch_rows(
 
 
 cdef inline void prefetch_rows(
-    const Rows* rows, Py_ssize_t lo, Py_ssize_t hi,
+    const RowRing* rows, Py_ssize_t lo, Py_ssize_t hi,
     const char* pixels, const Image* image, const Columns* x,
 ) noexcept nogil:
     """Ask for what the tile reads of source rows `lo` and `hi`, unless they are at hand."""
@@ -223,7 +214,7 @@ cdef void crop_tile(
 ) noexcept nogil:
     """Crop rows [y_begin, y_end) and columns [x_begin, x_end) of one box to `out`."""
     cdef Columns* x = &s.columns
-    cdef Rows rows
+    cdef RowRing rows
     cdef cropkit_carry carry
     cdef Py_ssize_t y, i, y_first = y_end, y_last = y_end, x_first = x_end, x_last = x_end
     cdef Py_ssize_t depth = crops.depth, before, inside, after, phase
@@ -250,9 +241,7 @@ cdef void crop_tile(
     out += x_begin * crops.stride_x
     line = <real*>(out + y_begin * crops.stride_y) if crops.packed else <real*>s.line
     phase = <size_t>(line + before) % LINE
-    rows.at[0] = <char*>s.rows[0] + LINE + phase
-    rows.at[1] = <char*>s.rows[1] + LINE + phase
-    rows.tag[0] = rows.tag[1] = -1
+    empty_ring(&rows, <char*>s.rows[0] + LINE + phase, <char*>s.rows[1] + LINE + phase)
     carry.bytes = 0
     if y_first < y_last:
         x.count = x_last - x_first

@@ -94,14 +94,14 @@ cdef void sum_dots(
     This way and the next two are for dtypes whose values float32 holds.
     """
     cdef Py_ssize_t y, i, n = chunk.x_last - chunk.x_first
-    cdef Py_ssize_t[2] tag
+    cdef RowRing rows
     cdef bint direct = packs_reals(<float*>NULL, grads)
     # Pixels are read where they are, if they can be.
     cdef bint in_place = holds_reals(<float*>NULL, image)
     cdef const void* top
     cdef const void* bottom
     cdef Columns columns = read_columns(image, s, chunk)
-    tag[0] = tag[1] = -1
+    empty_ring(&rows, s.taps[0], s.taps[1])
     locate_taps(<float*>NULL, s, chunk, image)
     memset(s.across, 0, n * CROPKIT_LANES * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
@@ -112,8 +112,8 @@ cdef void sum_dots(
             top = pixels + s.y_lo[i] * image.stride_y
             bottom = pixels + s.y_hi[i] * image.stride_y
         else:
-            bottom = fetch_rows_of(<float*>NULL, s, tag, i, pixels, image, chunk, False)
-            top = s.taps[0]
+            bottom = fetch_rows_of(<float*>NULL, s, &rows, i, pixels, image, chunk, False)
+            top = rows.at[0]
         s.row_sums[i] = cropkit_sum_dots(
             s.across, load_row(<float*>NULL, crop, grads, s, chunk, y, direct),
             <const float*>top, <const float*>bottom, s.left, s.right,
@@ -127,12 +127,12 @@ cdef void sum_rows(
     """The same from source rows that are interpolated along x, the last two of them kept."""
     cdef Py_ssize_t y, i, count = (chunk.x_last - chunk.x_first) * grads.depth
     cdef Py_ssize_t values = whole_lanes(count)
-    cdef Py_ssize_t[2] tag
+    cdef RowRing rows
     cdef bint direct = packs_reals(<float*>NULL, grads)
     cdef const double* top
     cdef const double* bottom
     cdef Columns columns = read_columns(image, s, chunk)
-    tag[0] = tag[1] = -1
+    empty_ring(&rows, s.taps[0], s.taps[1])
     list_source_rows(s, chunk)
     for i in range(ROWS_AHEAD):
         cropkit_prefetch(
@@ -143,8 +143,8 @@ cdef void sum_rows(
     for y in range(chunk.y_first, chunk.y_last):
         i = y - chunk.begin
         bottom = <const double*>fetch_rows_of(
-            <float*>NULL, s, tag, i, pixels, image, chunk, True)
-        top = <const double*>s.taps[0]
+            <float*>NULL, s, &rows, i, pixels, image, chunk, True)
+        top = <const double*>rows.at[0]
         s.row_sums[i] = cropkit_sum_rows(
             s.across, load_row(<float*>NULL, crop, grads, s, chunk, y, direct), top, bottom,
             top + values, bottom + values, s.row_weight[i], count)
@@ -184,7 +184,7 @@ cdef void sum_slopes(
 ) noexcept nogil:
     """The same by slopes, of any dtype. Deep pixels are summed one by one."""
     cdef Py_ssize_t y, i, k, depth = grads.depth
-    cdef Py_ssize_t[2] tag
+    cdef RowRing rows
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
     cdef bint deep = depth >= CROPKIT_LANES
     cdef bint direct = packs_reals(<double*>NULL, grads)
@@ -192,7 +192,7 @@ cdef void sum_slopes(
     cdef const double* g
     cdef const double* top
     cdef const double* bottom
-    tag[0] = tag[1] = -1
+    empty_ring(&rows, s.taps[0], s.taps[1])
     locate_taps(<double*>NULL, s, chunk, image)
     spread_weights(s, chunk, depth)
     memset(s.across, 0, values * sizeof(double))
@@ -204,8 +204,8 @@ cdef void sum_slopes(
             bottom = <const double*>(pixels + s.y_hi[i] * image.stride_y)
         else:
             bottom = <const double*>fetch_rows_of(
-                <double*>NULL, s, tag, i, pixels, image, chunk, False)
-            top = <const double*>s.taps[0]
+                <double*>NULL, s, &rows, i, pixels, image, chunk, False)
+            top = <const double*>rows.at[0]
         if not deep:
             s.row_sums[i] = cropkit_sum_slopes(
                 s.across, g, top, top + values, bottom, bottom + values, s.value_weight,

@@ -83,6 +83,30 @@ cdef struct Columns:
     Py_ssize_t ahead, ahead_bytes   # of a source row, what to ask for early; 0 for nothing
 
 
+cdef struct RowRing:
+    # The last two source rows that were made, for crop rows that read them again.
+    void* at[2]
+    Py_ssize_t tag[2]       # which rows they are; -1 where there is none yet
+
+
+cdef inline void empty_ring(RowRing* ring, void* first, void* second) noexcept nogil:
+    """Give the ring memory for two rows."""
+    ring.at[0] = first
+    ring.at[1] = second
+    ring.tag[0] = ring.tag[1] = -1
+
+
+cdef inline void turn_ring(RowRing* ring, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+    """Bring the rows that a crop row between `lo` and `hi` finds to their places, 0 and 1.
+
+    What is then not there is to be made there, `lo` first.
+    """
+    # Also when `lo` is to be made and the row at place 0 is the one that `hi` needs.
+    if lo == ring.tag[1] or (lo != ring.tag[0] and hi == ring.tag[0]):
+        ring.tag[0], ring.tag[1] = ring.tag[1], ring.tag[0]
+        ring.at[0], ring.at[1] = ring.at[1], ring.at[0]
+
+
 cdef inline void lerp_pixels(
     real* dst, const real* row, const Py_ssize_t* lo, const Py_ssize_t* hi,
     const real* weight, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t depth,

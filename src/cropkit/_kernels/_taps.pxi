@@ -212,29 +212,21 @@ cdef void blend_taps(
         taps[i] = taps[values + i] = 0
 
 
-cdef inline bint swaps_rows(
-    const Py_ssize_t* tag, Py_ssize_t lo, Py_ssize_t hi,
-) noexcept nogil:
-    """Whether the two rows at hand change places: also when row 0 is the one `hi` needs."""
-    return lo == tag[1] or (lo != tag[0] and hi == tag[0])
-
-
 cdef void list_source_rows(SumScratch* s, const Chunk* chunk) noexcept nogil:
     """List the rows that `fetch_rows_of` will make, in its order; the last one repeated.
 
     By crop rows it cannot be told: of the next one's rows, either may be at hand by then.
     """
     cdef Py_ssize_t i, k, row, lo, hi, count = 0
-    cdef Py_ssize_t[2] tag
-    tag[0] = tag[1] = -1
+    cdef RowRing rows
+    empty_ring(&rows, NULL, NULL)
     for i in range(chunk.y_first - chunk.begin, chunk.y_last - chunk.begin):
         lo, hi = s.y_lo[i], s.y_hi[i]
-        if swaps_rows(tag, lo, hi):
-            tag[0], tag[1] = tag[1], tag[0]
+        turn_ring(&rows, lo, hi)
         for k in range(1 if lo == hi else 2):
             row = hi if k else lo
-            if row != tag[k]:
-                tag[k] = s.source_rows[count] = row
+            if row != rows.tag[k]:
+                rows.tag[k] = s.source_rows[count] = row
                 count += 1
     for k in range(ROWS_AHEAD):
         s.source_rows[count + k] = s.source_rows[count - 1]
@@ -242,30 +234,28 @@ cdef void list_source_rows(SumScratch* s, const Chunk* chunk) noexcept nogil:
 
 
 cdef void* fetch_rows_of(
-    const real* unused, SumScratch* s, Py_ssize_t* tag, Py_ssize_t i, const char* pixels,
+    const real* unused, SumScratch* s, RowRing* rows, Py_ssize_t i, const char* pixels,
     const Image* image, const Chunk* chunk, bint blended,
 ) noexcept nogil:
-    """Bring the upper source row of crop row i to ``s.taps[0]``; where the lower one is then.
+    """Bring the upper source row of crop row i to ``rows.at[0]``; where the lower one is then.
 
     `unused` is there for its type, in which taps that are not `blended` are laid out.
     """
     cdef Py_ssize_t lo = s.y_lo[i], hi = s.y_hi[i], k, row
-    if swaps_rows(tag, lo, hi):
-        tag[0], tag[1] = tag[1], tag[0]
-        s.taps[0], s.taps[1] = s.taps[1], s.taps[0]
+    turn_ring(rows, lo, hi)
     for k in range(1 if lo == hi else 2):
         row = hi if k else lo
-        if row == tag[k]:
+        if row == rows.tag[k]:
             continue
-        tag[k] = row
+        rows.tag[k] = row
         if blended:
             blend_taps(
-                <double*>s.taps[k], pixels + row * image.stride_y,
+                <double*>rows.at[k], pixels + row * image.stride_y,
                 pixels + s.later[0] * image.stride_y, image, s, chunk)
             s.later += 1
         else:
-            load_taps(<real*>s.taps[k], pixels + row * image.stride_y, image, s, chunk)
-    return s.taps[0 if lo == hi else 1]
+            load_taps(<real*>rows.at[k], pixels + row * image.stride_y, image, s, chunk)
+    return rows.at[0 if lo == hi else 1]
 
 
 cdef Columns read_columns(
