@@ -72,7 +72,7 @@ def launches_of(asked: Request) -> list[Launch]:
         "grad_boxes": _launches.grad_boxes,
     }[asked.operation]
     image = operand(1 << 40, asked.image_shape, asked.image_dtype)
-    grads = operand(2 << 40, asked.crops_shape, asked.grads_dtype or asked.dtype)
+    grads = operand(2 << 40, asked.crops_shape, asked.grads_dtype or asked.compute_dtype)
     out = operand(3 << 40, asked.result_shape, asked.result_dtype)
     arrays = {"crop_and_resize": (image,), "grad_image": (grads,), "grad_boxes": (grads, image)}
     memory = arrays[asked.operation]

@@ -1,4 +1,4 @@
-from typing import Any, Final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ def first_bad_box_float32(boxes: NDArray[np.float32]) -> int: ...
 def first_bad_box_float64(boxes: NDArray[np.float64]) -> int: ...
 def first_bad_index(indices: NDArray[np.intp], batch: int) -> int: ...
 
+@final
 class Call:
     operation: Final[Operation]
     sampling: Final[Sampling]

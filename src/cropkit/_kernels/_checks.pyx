@@ -4,6 +4,7 @@ Most calls are right as they are, and `plain_forward` recognizes one in a micros
 says what is wrong with the others: ``_arguments.py`` looks at them argument by argument.
 """
 
+cimport cython
 cimport numpy as cnp
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t
@@ -125,6 +126,8 @@ cdef cnp.ndarray _plain_indices(object value, Py_ssize_t count, Py_ssize_t batch
     return indices
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class Call:
     """One call on its way to a backend: how it is computed, and its arrays.
 
