@@ -76,6 +76,7 @@ class _Kernels:
             np.dtype(np.float32): module.crop_and_resize_grad_boxes["float"],
             np.dtype(np.float64): module.crop_and_resize_grad_boxes["double"],
         }
+        self.methods = module.METHODS
         self._codes = {name: code for code, name in enumerate(module.PIXEL_TYPES)}
         self.exact_in_float32 = frozenset(self._codes[name] for name in _EXACT_IN_FLOAT32)
         self._by_dtype: dict[np.dtype[Any], tuple[int, bool]] = {}
@@ -143,7 +144,7 @@ class CpuBackend:
             call.boxes,
             call.box_indices,
             out,
-            call.sampling.method == "nearest",
+            kernels.methods[call.sampling.method],
             call.extrapolation_value,
             team_size(call.num_threads, out.size),
             out.nbytes > streaming_threshold(),
@@ -161,7 +162,7 @@ class CpuBackend:
             call.box_indices,
             out,
             kernels.pixel_code(out.dtype)[0],
-            call.sampling.method == "nearest",
+            kernels.methods[call.sampling.method],
             team_size(call.num_threads, max(grads.size, out.size)),
             out.nbytes > streaming_threshold(),
         )

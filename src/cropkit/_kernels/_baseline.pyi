@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIXEL_TYPES: tuple[str, ...]
+METHODS: dict[str, int]
 
 @type_check_only
 class _Forward(Protocol):
@@ -17,7 +18,7 @@ class _Forward(Protocol):
         boxes: NDArray[Any],
         box_indices: NDArray[np.intp],
         out: NDArray[Any],
-        nearest: bool,
+        method: int,
         extrapolation: float,
         num_threads: int,
         stream: bool,
@@ -42,7 +43,7 @@ class _GradImage(Protocol):
         box_indices: NDArray[np.intp],
         out: NDArray[Any],
         out_code: int,
-        nearest: bool,
+        method: int,
         num_threads: int,
         stream: bool,
     ) -> None: ...

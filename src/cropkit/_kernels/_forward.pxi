@@ -10,6 +10,7 @@
 #
 # Nothing here raises, and nothing trusts an index that it has not compared itself.
 
+include "_images.pxi"
 include "_team.pxi"
 include "_rows.pxi"
 include "_tiles.pxi"
@@ -54,9 +55,8 @@ cdef enum:
 
 
 cdef struct Scratch:
-    Py_ssize_t* y_lo
-    Py_ssize_t* y_hi
-    void* y_weight
+    AxisTable y
+    AxisTable x
     Columns columns
     void* rows[2]
     void* line      # a crop row that `out` cannot take directly
@@ -75,12 +75,8 @@ cdef Py_ssize_t carve(
     cdef Py_ssize_t loadable = min(image.width, 2 * n) * image.depth
     cdef Py_ssize_t lanes = (values + 2 * PAD) // 16 * 16 if image.depth <= 4 else 0
     cdef Py_ssize_t at = 0
-    at = place(base, <void**>&s.y_lo, at, crops.tile_rows * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.y_hi, at, crops.tile_rows * sizeof(Py_ssize_t))
-    at = place(base, &s.y_weight, at, crops.tile_rows * real_size)
-    at = place(base, <void**>&x.lo, at, n * sizeof(Py_ssize_t))
-    at = place(base, <void**>&x.hi, at, n * sizeof(Py_ssize_t))
-    at = place(base, &x.weight, at, n * real_size)
+    at = place_table(base, &s.y, at, crops.tile_rows, real_size)
+    at = place_table(base, &s.x, at, n, real_size)
     at = place(base, <void**>&x.load, at, 2 * n * sizeof(Py_ssize_t))
     at = place(base, &x.loaded, at, loadable * real_size)
     at = place(base, <void**>&x.raw, at, loadable * image.itemsize)
@@ -151,12 +147,12 @@ cdef inline void write_row(
 ) noexcept nogil:
     """The inside run of a crop row, from two rows interpolated along x."""
     if real is float:
-        if crops.nearest:
+        if crops.method == NEAREST:
             cropkit_copy_f32(dst, top, top, weight, n, crops.stream, carry)
         else:
             cropkit_blend_f32(dst, top, bottom, weight, n, crops.stream, carry)
     else:
-        if crops.nearest:
+        if crops.method == NEAREST:
             cropkit_copy_f64(dst, top, top, weight, n, crops.stream, carry)
         else:
             cropkit_blend_f64(dst, top, bottom, weight, n, crops.stream, carry)
@@ -169,7 +165,7 @@ cdef inline void write_deep_row(
     """The inside run of a crop row by the route DEEP, from two rows of the image."""
     cdef const real* x_weight = <const real*>x.weight
     if real is float:
-        if crops.nearest:
+        if crops.method == NEAREST:
             cropkit_deep_pick_f32(
                 dst, <const float*>top, <const float*>bottom, x.lo, x.hi, x_weight, weight,
                 x.count, crops.depth, crops.stream, carry)
@@ -178,7 +174,7 @@ cdef inline void write_deep_row(
                 dst, <const float*>top, <const float*>bottom, x.lo, x.hi, x_weight, weight,
                 x.count, crops.depth, crops.stream, carry)
     else:
-        if crops.nearest:
+        if crops.method == NEAREST:
             cropkit_deep_pick_f64(
                 dst, <const double*>top, <const double*>bottom, x.lo, x.hi, x_weight, weight,
                 x.count, crops.depth, crops.stream, carry)
@@ -193,7 +189,7 @@ cdef inline void write_taps_row(
 ) noexcept nogil:
     """The inside run of a crop row by the route TAPS, from two rows of the image."""
     if real is float:
-        if x.nearest:
+        if x.method == NEAREST:
             cropkit_pick_pixels3(dst, <const float*>top, x.lo, x.count, x.last)
         else:
             cropkit_lerp_pixels3(
@@ -216,20 +212,23 @@ cdef void crop_tile(
     cdef Columns* x = &s.columns
     cdef RowRing rows
     cdef cropkit_carry carry
+    cdef Axis axis
     cdef Py_ssize_t y, i, y_first = y_end, y_last = y_end, x_first = x_end, x_last = x_end
     cdef Py_ssize_t depth = crops.depth, before, inside, after, phase
     cdef const char* pixels = image.data + image_index * image.stride_b
     cdef const real* bottom
-    cdef real* y_weight = <real*>s.y_weight
+    cdef const Py_ssize_t* y_lo = s.y.lo
+    cdef const Py_ssize_t* y_hi = s.y.hi
+    cdef const real* y_weight = <const real*>s.y.weight
     cdef real* line
 
     if image_index >= 0 and image_index < image.batch:
-        sample_axis(
-            box[0], box[2], image.height, crops.height, y_begin, y_end, crops.nearest,
-            s.y_lo, s.y_hi, y_weight, &y_first, &y_last)
-        sample_axis(
-            box[1], box[3], image.width, crops.width, x_begin, x_end, crops.nearest,
-            x.lo, x.hi, <real*>x.weight, &x_first, &x_last)
+        axis = corners_axis(box[0], box[2], image.height, crops.height)
+        fill_table(box, &axis, y_begin, y_end, crops.method, &s.y)
+        y_first, y_last = s.y.first, s.y.last
+        axis = corners_axis(box[1], box[3], image.width, crops.width)
+        fill_table(box, &axis, x_begin, x_end, crops.method, &s.x)
+        x_first, x_last = s.x.first, s.x.last
     if x_first == x_last:
         y_first = y_last = y_end
     before = (x_first - x_begin) * depth
@@ -245,14 +244,14 @@ cdef void crop_tile(
     carry.bytes = 0
     if y_first < y_last:
         x.count = x_last - x_first
-        x.lo += x_first - x_begin
-        x.hi += x_first - x_begin
-        x.weight = <real*>x.weight + (x_first - x_begin)
-        x.nearest = crops.nearest
+        x.lo = s.x.lo + (x_first - x_begin)
+        x.hi = s.x.hi + (x_first - x_begin)
+        x.weight = <real*>s.x.weight + (x_first - x_begin)
+        x.method = crops.method
         x.lead = phase // <Py_ssize_t>sizeof(real)
         plan_route(
             <const real*>box, image, x,
-            new_rows(s.y_lo + (y_first - y_begin), y_last - y_first), crops.stream)
+            new_rows(y_lo + (y_first - y_begin), y_last - y_first), crops.stream)
 
     for y in range(y_begin, y_end):
         i = y - y_begin
@@ -262,18 +261,18 @@ cdef void crop_tile(
             fill(line, before + inside + after, extrapolation)
         else:
             if x.ahead_bytes and y + 1 < y_last:
-                prefetch_rows(&rows, s.y_lo[i + 1], s.y_hi[i + 1], pixels, image, x)
+                prefetch_rows(&rows, y_lo[i + 1], y_hi[i + 1], pixels, image, x)
             fill(line, before, extrapolation)
             if x.route == DEEP:
                 write_deep_row(
-                    line + before, pixels + s.y_lo[i] * image.stride_y,
-                    pixels + s.y_hi[i] * image.stride_y, y_weight[i], x, crops, &carry)
+                    line + before, pixels + y_lo[i] * image.stride_y,
+                    pixels + y_hi[i] * image.stride_y, y_weight[i], x, crops, &carry)
             elif x.route == TAPS:
                 write_taps_row(
-                    line + before, pixels + s.y_lo[i] * image.stride_y,
-                    pixels + s.y_hi[i] * image.stride_y, y_weight[i], x)
+                    line + before, pixels + y_lo[i] * image.stride_y,
+                    pixels + y_hi[i] * image.stride_y, y_weight[i], x)
             else:
-                bottom = fetch_rows(box, &rows, s.y_lo[i], s.y_hi[i], pixels, image, x)
+                bottom = fetch_rows(box, &rows, y_lo[i], y_hi[i], pixels, image, x)
                 write_row(
                     line + before, <const real*>rows.at[0], bottom, y_weight[i], inside, crops,
                     &carry)
@@ -330,7 +329,7 @@ cdef void run_tile_f64(Py_ssize_t tile, const void* job, char* scratch) noexcept
 
 def crop_and_resize(
     cnp.ndarray image, int code, bint swapped, cnp.ndarray boxes, cnp.ndarray box_indices,
-    cnp.ndarray out, bint nearest, real extrapolation, int num_threads, bint stream,
+    cnp.ndarray out, Method method, real extrapolation, int num_threads, bint stream,
     bint in_order,
 ):
     """Fill `out`. The caller has checked everything; see ``_cpu.py``.
@@ -350,7 +349,8 @@ def crop_and_resize(
         Packed.
     out : ndarray, shape (num_boxes, crop_height, crop_width, depth)
         The dtype of `boxes`, native; any strides and alignment; not empty.
-    nearest : bool
+    method : int
+        One of ``METHODS``.
     extrapolation : float
     num_threads : int
         Size of the team at most; 1 starts none.
@@ -387,7 +387,7 @@ def crop_and_resize(
         cnp.PyArray_ISALIGNED(out)
         and (crops.depth == 1 or crops.stride_c == <Py_ssize_t>sizeof(real))
         and (crops.width == 1 or crops.stride_x == crops.depth * <Py_ssize_t>sizeof(real)))
-    crops.nearest = nearest
+    crops.method = method
     crops.stream = stream
     # A thread that has less to do than that costs more than it saves.
     num_threads = <int>min(num_threads, max(1, cnp.PyArray_SIZE(out) // TILE_MIN))

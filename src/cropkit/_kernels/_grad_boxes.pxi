@@ -5,6 +5,7 @@
 
 include "_taps.pxi"
 
+from cropkit._kernels._axis cimport share_of
 from libc.math cimport isfinite
 
 cdef extern from "_grad_boxes.h" nogil:
@@ -33,27 +34,26 @@ cdef enum:
 
 
 cdef void follow_edges(
-    const double* sums, Py_ssize_t first, Py_ssize_t n, Py_ssize_t length, Py_ssize_t count,
-    double* products, double* low, double* high,
+    const double* sums, Py_ssize_t first, Py_ssize_t n, const Axis* axis, double* products,
+    double* low, double* high,
 ) noexcept nogil:
     """Sum over samples, weighted by how far they follow the axis' two edges."""
     cdef Py_ssize_t i
-    cdef double limit = <double>(length - 1), ratio
-    if count == 1:
+    cdef double limit = <double>(axis.n - 1), share
+    if axis.count == 1:
         low[0] = high[0] = sums[0] * (0.5 * limit)
         return
-    ratio = limit / <double>(count - 1)
+    share = share_of(axis)
     for i in range(n):
-        products[i] = sums[i] * (limit - <double>(first + i) * ratio)
+        products[i] = sums[i] * (limit - <double>(first + i) * share)
     low[0] = cropkit_lane_sum(products, n)
     for i in range(n):
-        products[i] = sums[i] * (<double>(first + i) * ratio)
+        products[i] = sums[i] * (<double>(first + i) * share)
     high[0] = cropkit_lane_sum(products, n)
 
 
 cdef void finish_chunk(
-    const Image* grads, const Image* image, const SumScratch* s, const Chunk* chunk,
-    Py_ssize_t lanes, double* sums,
+    const SumScratch* s, const Chunk* chunk, Py_ssize_t lanes, double* sums,
 ) noexcept nogil:
     """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2].
 
@@ -63,10 +63,9 @@ cdef void finish_chunk(
     cropkit_lane_sums(s.column_sums, s.across, n, lanes)
     follow_edges(
         s.row_sums + chunk.y_first - chunk.begin, chunk.y_first, chunk.y_last - chunk.y_first,
-        image.height, grads.height, s.products, &sums[0], &sums[2])
+        &chunk.y, s.products, &sums[0], &sums[2])
     follow_edges(
-        s.column_sums, chunk.x_first, n, image.width, grads.width, s.products,
-        &sums[1], &sums[3])
+        s.column_sums, chunk.x_first, n, &chunk.x, s.products, &sums[1], &sums[3])
 
 
 cdef inline const real* load_row(
@@ -109,8 +108,8 @@ cdef void sum_dots(
         if y + 1 < chunk.y_last:
             prefetch_taps(s, i, pixels, image, &columns)
         if in_place:
-            top = pixels + s.y_lo[i] * image.stride_y
-            bottom = pixels + s.y_hi[i] * image.stride_y
+            top = pixels + s.y.lo[i] * image.stride_y
+            bottom = pixels + s.y.hi[i] * image.stride_y
         else:
             bottom = fetch_rows_of(<float*>NULL, s, &rows, i, pixels, image, chunk, False)
             top = rows.at[0]
@@ -169,8 +168,8 @@ cdef void sum_pairs(
             prefetch_pairs(s, i + PAIRS_AHEAD, pixels, image, &columns)
         s.row_sums[i] = cropkit_sum_pairs(
             s.across, load_row(<float*>NULL, crop, grads, s, chunk, y, direct),
-            <const float*>(pixels + s.y_lo[i] * image.stride_y),
-            <const float*>(pixels + s.y_hi[i] * image.stride_y), s.pairs, seconds,
+            <const float*>(pixels + s.y.lo[i] * image.stride_y),
+            <const float*>(pixels + s.y.hi[i] * image.stride_y), s.pairs, seconds,
             s.value_weight, s.row_weight[i], n)
     # On a pixel, both taps are that pixel: no rise.
     for i in range(n):
@@ -200,8 +199,8 @@ cdef void sum_slopes(
         i = y - chunk.begin
         g = load_row(<double*>NULL, crop, grads, s, chunk, y, direct)
         if in_place:
-            top = <const double*>(pixels + s.y_lo[i] * image.stride_y)
-            bottom = <const double*>(pixels + s.y_hi[i] * image.stride_y)
+            top = <const double*>(pixels + s.y.lo[i] * image.stride_y)
+            bottom = <const double*>(pixels + s.y.hi[i] * image.stride_y)
         else:
             bottom = <const double*>fetch_rows_of(
                 <double*>NULL, s, &rows, i, pixels, image, chunk, False)
@@ -234,7 +233,7 @@ cdef Py_ssize_t sum_floats(
     if (
         depth == 1 and image.width > 1 and holds_reals(<float*>NULL, image)
         and image.stride_x == <Py_ssize_t>sizeof(float)
-        and distance(s.y_lo[chunk.y_first - chunk.begin], s.y_lo[chunk.y_last - 1 - chunk.begin])
+        and distance(s.y.lo[chunk.y_first - chunk.begin], s.y.lo[chunk.y_last - 1 - chunk.begin])
         >= chunk.y_last - chunk.y_first
     ):
         sum_pairs(crop, pixels, grads, image, s, chunk)
@@ -289,14 +288,14 @@ cdef inline void run_chunk(
     if chunk.y_first < chunk.y_last and chunk.x_first < chunk.x_last:
         if single:
             lanes = sum_floats(crop, pixels, grads, image, &s, &chunk)
-            finish_chunk(grads, image, &s, &chunk, lanes, sums)
+            finish_chunk(&s, &chunk, lanes, sums)
             # Infinite only if an input was: float32 terms do not overflow float64.
             single = (
                 isfinite(sums[0]) and isfinite(sums[1])
                 and isfinite(sums[2]) and isfinite(sums[3]))
         if not single:
             sum_slopes(crop, pixels, grads, image, &s, &chunk)
-            finish_chunk(grads, image, &s, &chunk, grads.depth, sums)
+            finish_chunk(&s, &chunk, grads.depth, sums)
     cropkit_leave(saved)
 
 

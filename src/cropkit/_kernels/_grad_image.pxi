@@ -9,7 +9,7 @@
 
 from libc.stdlib cimport calloc
 from libc.string cimport memset
-from cropkit._kernels._sampling cimport sample_span, samples_reading
+from cropkit._kernels._axis cimport samples_reading, span_of
 
 cdef extern from "_grad_image.h" nogil:
     ctypedef void (*cropkit_store_float)(
@@ -53,18 +53,15 @@ cdef struct Bands:
     Py_ssize_t rows         # rows of a band
     int code
     bint packed             # a row of `out` is one run
-    bint nearest, stream
+    Method method
+    bint stream
 
 
 cdef struct BandScratch:
     void* rows              # the touched rectangle of the band, row by row
     void* sink              # takes what a crop row adds to a row of another band
-    Py_ssize_t* y_lo
-    Py_ssize_t* y_hi
-    void* y_weight
-    Py_ssize_t* x_lo
-    Py_ssize_t* x_hi
-    void* x_weight
+    AxisTable y
+    AxisTable x
     void* loaded            # a crop row as reals
     char* raw               # a crop row, native and aligned
     void* line              # a finished row without padding
@@ -77,9 +74,9 @@ cdef struct Rectangle:
 cdef struct Span:
     Py_ssize_t box
     Py_ssize_t low, high    # the image rows that it reads at most
-    # A copy, since what the band has room for is decided by what is read first, and
-    # another thread may write to the caller's array. Exact: a float32 is a double.
-    double[4] edges
+    # Not made again from the box: what a band has room for is decided by what is read
+    # first, and another thread may write to the caller's array.
+    Axis y, x
 
 
 cdef struct Grouped:
@@ -99,12 +96,8 @@ cdef Py_ssize_t carve_band(
     cdef Py_ssize_t at = 0
     at = place(base, &s.rows, at, bands.rows * row)
     at = place(base, &s.sink, at, row)
-    at = place(base, <void**>&s.y_lo, at, Y_TABLE * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.y_hi, at, Y_TABLE * sizeof(Py_ssize_t))
-    at = place(base, &s.y_weight, at, Y_TABLE * real_size)
-    at = place(base, <void**>&s.x_lo, at, n * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.x_hi, at, n * sizeof(Py_ssize_t))
-    at = place(base, &s.x_weight, at, n * real_size)
+    at = place_table(base, &s.y, at, Y_TABLE, real_size)
+    at = place_table(base, &s.x, at, n, real_size)
     at = place(base, &s.loaded, at, n * grads.depth * real_size)
     at = place(base, <void**>&s.raw, at, n * grads.depth * grads.itemsize)
     return place(base, &s.line, at, row)
@@ -125,8 +118,8 @@ cdef bint touched(
     area.left = bands.width
     area.right = 0
     while span < end:
-        if span.low < row_end and span.high >= row_begin and sample_span(
-            <real>span.edges[1], <real>span.edges[3], bands.width, grads.width, &left, &right
+        if span.low < row_end and span.high >= row_begin and span_of(
+            unused, &span.x, &left, &right
         ):
             area.top = min(area.top, max(span.low, row_begin))
             area.bottom = max(area.bottom, min(span.high + 1, row_end))
@@ -142,30 +135,28 @@ cdef void add_crop(
 ) noexcept nogil:
     """Add one crop to the rows of the band, as far as it touches them."""
     cdef const char* crop = grads.data + span.box * grads.stride_b
-    cdef real y1 = <real>span.edges[0], x1 = <real>span.edges[1]
-    cdef real y2 = <real>span.edges[2], x2 = <real>span.edges[3]
-    cdef Py_ssize_t begin, end, chunk, chunk_end, y, y_first, y_last, lo, hi, i
+    cdef Py_ssize_t begin, end, chunk, chunk_end, y, y_last, lo, hi, i
     cdef Py_ssize_t first = 0, last = 0, step = grads.depth, ahead, ahead_bytes
     cdef Py_ssize_t row_size = (area.right - area.left) * bands.pixel
     cdef bint direct = holds_reals(<real*>NULL, grads)
     cdef real* rows = <real*>s.rows
     cdef real* top
     cdef real* bottom
-    cdef real* x_weight = <real*>s.x_weight
-    cdef real* y_weight = <real*>s.y_weight
+    cdef Py_ssize_t* x_lo = s.x.lo
+    cdef Py_ssize_t* x_hi = s.x.hi
+    cdef const real* x_weight = <const real*>s.x.weight
+    cdef const real* y_weight = <const real*>s.y.weight
     cdef const real* g
-    samples_reading(
-        y1, y2, bands.height, grads.height, area.top, area.bottom - 1, &begin, &end)
+    samples_reading(unused, &span.y, area.top, area.bottom - 1, &begin, &end)
     if begin >= end:
         return
-    sample_axis(
-        x1, x2, bands.width, grads.width, 0, grads.width, bands.nearest,
-        s.x_lo, s.x_hi, x_weight, &first, &last)
+    fill_table(unused, &span.x, 0, grads.width, bands.method, &s.x)
+    first, last = s.x.first, s.x.last
     if first == last:
         return
     for i in range(first, last):
-        s.x_lo[i] = (s.x_lo[i] - area.left) * bands.pixel
-        s.x_hi[i] = (s.x_hi[i] - area.left) * bands.pixel
+        x_lo[i] = (x_lo[i] - area.left) * bands.pixel
+        x_hi[i] = (x_hi[i] - area.left) * bands.pixel
     if direct:
         step = grads.stride_x // <Py_ssize_t>sizeof(real)
     ahead = first * grads.stride_x
@@ -173,18 +164,17 @@ cdef void add_crop(
     chunk = begin
     while chunk < end:
         chunk_end = min(chunk + Y_TABLE, end)
-        sample_axis(
-            y1, y2, bands.height, grads.height, chunk, chunk_end, bands.nearest,
-            s.y_lo, s.y_hi, y_weight, &y_first, &y_last)
-        for y in range(y_first, y_last):
-            lo = s.y_lo[y - chunk]
-            hi = s.y_hi[y - chunk]
+        fill_table(unused, &span.y, chunk, chunk_end, bands.method, &s.y)
+        y_last = s.y.last
+        for y in range(s.y.first, y_last):
+            lo = s.y.lo[y - chunk]
+            hi = s.y.hi[y - chunk]
             top = bottom = <real*>s.sink
             if area.top <= lo < area.bottom:
                 top = rows + (lo - area.top) * row_size
             if area.top <= hi < area.bottom:
                 bottom = rows + (hi - area.top) * row_size
-            if top == bottom and lo != hi or top == <real*>s.sink and bands.nearest:
+            if top == bottom and lo != hi or top == <real*>s.sink and bands.method == NEAREST:
                 continue
             # Of deeper pixels, the loops ask for what comes a page later.
             if y + 1 < y_last and grads.depth <= 4:
@@ -196,18 +186,18 @@ cdef void add_crop(
                     <real*>s.loaded, crop + y * grads.stride_y, grads, NULL, first,
                     last - first, s.raw)
                 g = <const real*>s.loaded
-            if bands.nearest:
+            if bands.method == NEAREST:
                 if real is float:
-                    cropkit_drop_f32(top, g, step, s.x_lo + first, last - first, grads.depth)
+                    cropkit_drop_f32(top, g, step, x_lo + first, last - first, grads.depth)
                 else:
-                    cropkit_drop_f64(top, g, step, s.x_lo + first, last - first, grads.depth)
+                    cropkit_drop_f64(top, g, step, x_lo + first, last - first, grads.depth)
             elif real is float:
                 cropkit_scatter_f32(
-                    top, bottom, g, step, s.x_lo + first, s.x_hi + first, x_weight + first,
+                    top, bottom, g, step, x_lo + first, x_hi + first, x_weight + first,
                     y_weight[y - chunk], last - first, grads.depth)
             else:
                 cropkit_scatter_f64(
-                    top, bottom, g, step, s.x_lo + first, s.x_hi + first, x_weight + first,
+                    top, bottom, g, step, x_lo + first, x_hi + first, x_weight + first,
                     y_weight[y - chunk], last - first, grads.depth)
         chunk = chunk_end
 
@@ -327,7 +317,6 @@ cdef void group(
 ) noexcept nogil:
     """List each image's boxes in order, with the rows they read; `starts` is zero."""
     cdef Py_ssize_t i, n, num_boxes = boxes.shape[0]
-    cdef int k
     cdef Py_ssize_t* starts = grouped.starts
     cdef Span* span
     cdef uint64_t saved = cropkit_enter(sizeof(real) == sizeof(float))
@@ -345,12 +334,9 @@ cdef void group(
             span = &grouped.spans[starts[n + 1]]
             starts[n + 1] += 1
             span.box = i
-            for k in range(4):
-                span.edges[k] = boxes[i, k]
-            if not sample_span(
-                <real>span.edges[0], <real>span.edges[2], bands.height, grads.height,
-                &span.low, &span.high
-            ):
+            span.y = corners_axis(boxes[i, 0], boxes[i, 2], bands.height, grads.height)
+            span.x = corners_axis(boxes[i, 1], boxes[i, 3], bands.width, grads.width)
+            if not span_of(<const real*>NULL, &span.y, &span.low, &span.high):
                 span.low = bands.height
                 span.high = -1
     cropkit_leave(saved)
@@ -358,7 +344,7 @@ cdef void group(
 
 def crop_and_resize_grad_image(
     cnp.ndarray grads, int code, bint swapped, const real[:, ::1] boxes,
-    const Py_ssize_t[::1] box_indices, cnp.ndarray out, int out_code, bint nearest,
+    const Py_ssize_t[::1] box_indices, cnp.ndarray out, int out_code, Method method,
     int num_threads, bint stream,
 ):
     """Fill `out`. The caller has checked everything; see ``_cpu.py``.
@@ -377,7 +363,8 @@ def crop_and_resize_grad_image(
     out : ndarray, shape (batch, height, width, depth)
         Native; any strides and alignment; not empty. float64 if and only if `boxes` is.
     out_code : int
-    nearest : bool
+    method : int
+        One of ``METHODS``.
     num_threads : int
         Size of the team; 1 starts none.
     stream : bool
@@ -405,7 +392,7 @@ def crop_and_resize_grad_image(
         out.strides[0], out.strides[1], out.strides[2], out.strides[3])
     bands.itemsize = cnp.PyArray_ITEMSIZE(out)
     bands.code = out_code
-    bands.nearest = nearest
+    bands.method = method
     bands.stream = stream
     bands.pixel = 4 if 2 <= bands.depth <= 3 else bands.depth
     bands.packed = (

@@ -2,7 +2,8 @@
 
 from libc.stdint cimport int32_t, uint64_t, uint8_t
 cimport numpy as cnp
-from cropkit._kernels._sampling cimport position, real, sample_axis
+from cropkit._kernels._axis cimport (
+    BILINEAR, NEAREST, Axis, AxisTable, Method, corners_axis, fill_table, position, real)
 
 cnp.import_array()
 
@@ -25,6 +26,9 @@ cdef extern from "_pixels.h" nogil:
 # Names of the image dtypes; an image's code is its dtype's position here.
 PIXEL_TYPES = tuple(
     [cropkit_pixel_names[code].decode() for code in range(CROPKIT_PIXEL_TYPE_COUNT)])
+
+# What the kernels take for a method's name.
+METHODS = {"nearest": NEAREST, "bilinear": BILINEAR}
 
 
 cdef struct Image:

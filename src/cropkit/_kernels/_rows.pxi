@@ -11,8 +11,6 @@
 # The route is planned once for a tile (some rows and columns of a crop), together with the
 # tables that it reads by, and then run for each source row that the tile needs.
 
-include "_images.pxi"
-
 cdef extern from "Python.h" nogil:
     const Py_ssize_t PY_SSIZE_T_MAX, PY_SSIZE_T_MIN
 
@@ -67,7 +65,7 @@ cdef struct Columns:
     Py_ssize_t* hi
     void* weight
     Py_ssize_t last         # offset there of the last pixel, if neighbours are adjacent
-    bint nearest
+    Method method
     Route route
     Py_ssize_t* load        # of CONVERT, the columns to load when it loads only the taps
     void* loaded            # of CONVERT, the pixels as reals
@@ -141,7 +139,7 @@ cdef void interpolate_reals(
     cdef const Py_ssize_t* hi = x.hi
     cdef const real* weight = <const real*>x.weight
     cdef Py_ssize_t done = 0, n = x.count
-    if x.nearest:
+    if x.method == NEAREST:
         if depth == 1:
             pick_pixels(dst, row, lo, n, 1)
         elif depth == 3:
@@ -188,7 +186,7 @@ cdef inline void interpolate_row(
     elif x.route == CONVERT:
         convert_row(dst, row, image, x)
     elif real is float:
-        if x.nearest:
+        if x.method == NEAREST:
             cropkit_pick_bytes(dst - x.lead, <const uint8_t*>row, x.start, x.left, x.quads)
         else:
             cropkit_lerp_bytes(
@@ -205,7 +203,7 @@ cdef bint plan_bytes(const Image* image, Columns* x) noexcept nogil:
     cdef const float* weight = <const float*>x.weight
     for f in range(begin, end):
         x.left[f] = <int32_t>(x.lo[i] * depth + c)
-        if not x.nearest:
+        if x.method != NEAREST:
             x.right[f] = <int32_t>(x.hi[i] * depth + c)
             x.lane_weight[f] = weight[i]
         c += 1
@@ -217,7 +215,7 @@ cdef bint plan_bytes(const Image* image, Columns* x) noexcept nogil:
         if f < begin or f >= end:
             k = begin if f < begin else end - 1
             x.left[f] = x.left[k]
-            if not x.nearest:
+            if x.method != NEAREST:
                 x.right[f] = x.right[k]
                 x.lane_weight[f] = 0
     for q in range(x.quads):
@@ -225,21 +223,21 @@ cdef bint plan_bytes(const Image* image, Columns* x) noexcept nogil:
         high = low
         for k in range(4 * q, 4 * q + 4):
             low = min(low, x.left[k])
-            high = max(high, x.left[k] if x.nearest else x.right[k])
+            high = max(high, x.left[k] if x.method == NEAREST else x.right[k])
         low = <int32_t>min(low, row_bytes - BYTES_WINDOW)
         if high - low >= BYTES_WINDOW:
             return False
         x.start[q] = low
         for k in range(4 * q, 4 * q + 4):
             x.left[k] = (x.left[k] - low) | <int32_t>0x80808000
-            if not x.nearest:
+            if x.method != NEAREST:
                 x.right[k] = (x.right[k] - low) | <int32_t>0x80808000
     return True
 
 
 cdef void plan_load(const Image* image, Columns* x) noexcept nogil:
     """Choose what CONVERT loads, and make the tap tables offsets into it."""
-    cdef Py_ssize_t i, low, high, taps = 1 if x.nearest else 2
+    cdef Py_ssize_t i, low, high, taps = x.method
     low = min(x.lo[0], x.lo[x.count - 1])
     high = max(x.hi[0], x.hi[x.count - 1])
     x.load_taps = high - low + 1 > taps * x.count
@@ -249,7 +247,7 @@ cdef void plan_load(const Image* image, Columns* x) noexcept nogil:
         for i in range(x.count):
             x.load[taps * i] = x.lo[i]
             x.lo[i] = taps * i * image.depth
-            if not x.nearest:
+            if x.method != NEAREST:
                 x.load[2 * i + 1] = x.hi[i]
                 x.hi[i] = (2 * i + 1) * image.depth
     else:
@@ -291,14 +289,14 @@ cdef void plan_route(
         x.route = DIRECT
         if (
             image.depth * <Py_ssize_t>sizeof(real) >= CROPKIT_VECTOR_BYTES
-            and (x.nearest or new_rows >= NEW_ROWS_DEEP)
+            and (x.method == NEAREST or new_rows >= NEW_ROWS_DEEP)
         ):
             x.route = DEEP
         if real is float:
             if (
                 not stream and image.depth == 3 and stride == 3
-                and new_rows >= (NEW_ROWS_PICK if x.nearest else NEW_ROWS_TAPS)
-                and (x.nearest or x.count >= CROPKIT_TAPS > 0)
+                and new_rows >= (NEW_ROWS_PICK if x.method == NEAREST else NEW_ROWS_TAPS)
+                and (x.method == NEAREST or x.count >= CROPKIT_TAPS > 0)
             ):
                 x.route = TAPS
         x.last = (image.width - 1) * stride if stride == image.depth else PY_SSIZE_T_MIN

@@ -18,12 +18,8 @@ cdef extern from "_grad_boxes.h" nogil:
 
 
 cdef struct SumScratch:
-    Py_ssize_t* y_lo
-    Py_ssize_t* y_hi
-    void* y_weight
-    Py_ssize_t* x_lo
-    Py_ssize_t* x_hi
-    void* x_weight
+    AxisTable y
+    AxisTable x
     double* row_weight      # the weights in float64: of rows, of columns, of values
     double* column_weight
     double* value_weight
@@ -47,6 +43,7 @@ cdef struct Chunk:
     Py_ssize_t begin                # the crop row of the tables' first entry
     Py_ssize_t y_first, y_last      # inside rows of this chunk
     Py_ssize_t x_first, x_last      # inside columns
+    Axis y, x
 
 
 cdef enum:
@@ -78,12 +75,8 @@ cdef Py_ssize_t carve_sums(
     """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
     cdef Py_ssize_t n = grads.width, at = 0, i
     cdef Py_ssize_t values = whole_lanes(n * grads.depth)
-    at = place(base, <void**>&s.y_lo, at, rows * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.y_hi, at, rows * sizeof(Py_ssize_t))
-    at = place(base, &s.y_weight, at, rows * sizeof(double))
-    at = place(base, <void**>&s.x_lo, at, n * sizeof(Py_ssize_t))
-    at = place(base, <void**>&s.x_hi, at, n * sizeof(Py_ssize_t))
-    at = place(base, &s.x_weight, at, n * sizeof(double))
+    at = place_table(base, &s.y, at, rows, sizeof(double))
+    at = place_table(base, &s.x, at, n, sizeof(double))
     at = place(base, <void**>&s.row_weight, at, rows * sizeof(double))
     at = place(base, <void**>&s.column_weight, at, n * sizeof(double))
     at = place(base, <void**>&s.value_weight, at, values * sizeof(double))
@@ -105,21 +98,21 @@ cdef Py_ssize_t carve_sums(
 
 
 cdef void tabulate(
-    const real* box, Py_ssize_t end, const Image* grads, const Image* image,
-    const SumScratch* s, Chunk* chunk,
+    const real* box, Py_ssize_t end, const Image* grads, const Image* image, SumScratch* s,
+    Chunk* chunk,
 ) noexcept nogil:
     """Make the tables of crop rows from ``chunk.begin`` to `end`: the forward kernel's."""
     cdef Py_ssize_t i
-    cdef real* weight = <real*>s.y_weight
-    sample_axis(
-        box[0], box[2], image.height, grads.height, chunk.begin, end, False,
-        s.y_lo, s.y_hi, weight, &chunk.y_first, &chunk.y_last)
+    cdef const real* weight = <const real*>s.y.weight
+    chunk.y = corners_axis(box[0], box[2], image.height, grads.height)
+    fill_table(box, &chunk.y, chunk.begin, end, BILINEAR, &s.y)
+    chunk.y_first, chunk.y_last = s.y.first, s.y.last
     for i in range(chunk.y_first - chunk.begin, chunk.y_last - chunk.begin):
         s.row_weight[i] = weight[i]
-    weight = <real*>s.x_weight
-    sample_axis(
-        box[1], box[3], image.width, grads.width, 0, grads.width, False,
-        s.x_lo, s.x_hi, weight, &chunk.x_first, &chunk.x_last)
+    weight = <const real*>s.x.weight
+    chunk.x = corners_axis(box[1], box[3], image.width, grads.width)
+    fill_table(box, &chunk.x, 0, grads.width, BILINEAR, &s.x)
+    chunk.x_first, chunk.x_last = s.x.first, s.x.last
     for i in range(chunk.x_first, chunk.x_last):
         s.column_weight[i] = weight[i]
 
@@ -144,8 +137,8 @@ cdef void locate_taps(
     cdef Py_ssize_t stride_x = image.stride_x // <Py_ssize_t>sizeof(real)
     if holds_reals(unused, image):
         for i in range(n):
-            s.left[i] = s.x_lo[chunk.x_first + i] * stride_x
-            s.right[i] = s.x_hi[chunk.x_first + i] * stride_x
+            s.left[i] = s.x.lo[chunk.x_first + i] * stride_x
+            s.right[i] = s.x.hi[chunk.x_first + i] * stride_x
     else:
         for i in range(n):
             s.left[i] = i * depth
@@ -161,7 +154,7 @@ cdef const double* pair_taps(
     second is then the pixel, as the table returned says. NULL if no sample is on the last.
     """
     cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, last = width - 1
-    cdef const Py_ssize_t* lo = s.x_lo + chunk.x_first
+    cdef const Py_ssize_t* lo = s.x.lo + chunk.x_first
     spread_weights(s, chunk, 1)
     for i in range(whole_lanes(n)):
         s.pairs[i] = min(lo[min(i, n - 1)], last - 1)
@@ -185,8 +178,8 @@ cdef void load_taps(
         cropkit_pick_taps(
             taps, taps + values, <const double*>row, s.left, s.right, n, image.depth)
         return
-    load_pixels(taps, row, image, s.x_lo + chunk.x_first, 0, n, s.raw)
-    load_pixels(taps + values, row, image, s.x_hi + chunk.x_first, 0, n, s.raw)
+    load_pixels(taps, row, image, s.x.lo + chunk.x_first, 0, n, s.raw)
+    load_pixels(taps + values, row, image, s.x.hi + chunk.x_first, 0, n, s.raw)
 
 
 cdef void blend_taps(
@@ -221,7 +214,7 @@ cdef void list_source_rows(SumScratch* s, const Chunk* chunk) noexcept nogil:
     cdef RowRing rows
     empty_ring(&rows, NULL, NULL)
     for i in range(chunk.y_first - chunk.begin, chunk.y_last - chunk.begin):
-        lo, hi = s.y_lo[i], s.y_hi[i]
+        lo, hi = s.y.lo[i], s.y.hi[i]
         turn_ring(&rows, lo, hi)
         for k in range(1 if lo == hi else 2):
             row = hi if k else lo
@@ -241,7 +234,7 @@ cdef void* fetch_rows_of(
 
     `unused` is there for its type, in which taps that are not `blended` are laid out.
     """
-    cdef Py_ssize_t lo = s.y_lo[i], hi = s.y_hi[i], k, row
+    cdef Py_ssize_t lo = s.y.lo[i], hi = s.y.hi[i], k, row
     turn_ring(rows, lo, hi)
     for k in range(1 if lo == hi else 2):
         row = hi if k else lo
@@ -263,8 +256,8 @@ cdef Columns read_columns(
 ) noexcept nogil:
     """What the chunk reads of each source row, and which bytes of one to ask for early."""
     cdef Columns columns
-    columns.lo = s.x_lo + chunk.x_first
-    columns.hi = s.x_hi + chunk.x_first
+    columns.lo = s.x.lo + chunk.x_first
+    columns.hi = s.x.hi + chunk.x_first
     columns.count = chunk.x_last - chunk.x_first
     plan_prefetch(image, &columns)
     return columns
@@ -275,8 +268,8 @@ cdef void prefetch_taps(
     const Columns* columns,
 ) noexcept nogil:
     """Ask for the source rows of the next crop row, where this one, i, does not read them."""
-    cdef Py_ssize_t lo = s.y_lo[i], hi = s.y_hi[i], next_lo = s.y_lo[i + 1]
-    cdef Py_ssize_t next_hi = s.y_hi[i + 1]
+    cdef Py_ssize_t lo = s.y.lo[i], hi = s.y.hi[i], next_lo = s.y.lo[i + 1]
+    cdef Py_ssize_t next_hi = s.y.hi[i + 1]
     if next_lo != lo and next_lo != hi:
         cropkit_prefetch(
             pixels + next_lo * image.stride_y + columns.ahead, columns.ahead_bytes)
@@ -291,6 +284,6 @@ cdef void prefetch_pairs(
 ) noexcept nogil:
     """Ask for the source rows of crop row i, which reads them soon and alone."""
     cropkit_prefetch_near(
-        pixels + s.y_lo[i] * image.stride_y + columns.ahead, columns.ahead_bytes)
+        pixels + s.y.lo[i] * image.stride_y + columns.ahead, columns.ahead_bytes)
     cropkit_prefetch_near(
-        pixels + s.y_hi[i] * image.stride_y + columns.ahead, columns.ahead_bytes)
+        pixels + s.y.hi[i] * image.stride_y + columns.ahead, columns.ahead_bytes)

@@ -36,6 +36,15 @@ cdef inline Py_ssize_t place(
     return next
 
 
+cdef inline Py_ssize_t place_table(
+    char* base, AxisTable* table, Py_ssize_t at, Py_ssize_t entries, Py_ssize_t real_size,
+) noexcept nogil:
+    """Give a table of an axis its memory, as `place` does."""
+    at = place(base, <void**>&table.lo, at, entries * sizeof(Py_ssize_t))
+    at = place(base, <void**>&table.hi, at, entries * sizeof(Py_ssize_t))
+    return place(base, &table.weight, at, entries * real_size)
+
+
 cdef int run_tasks(
     Task run, const void* job, Py_ssize_t tasks, Py_ssize_t round_tasks, int num_threads,
     Py_ssize_t scratch_size,

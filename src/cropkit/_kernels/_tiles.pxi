@@ -22,7 +22,8 @@ cdef struct Crops:
     Py_ssize_t count, height, width, depth
     Py_ssize_t stride_n, stride_y, stride_x, stride_c   # bytes
     bint packed     # a crop row is one aligned run
-    bint nearest, stream
+    Method method
+    bint stream
     Py_ssize_t tile_rows, tile_columns
     Py_ssize_t row_tiles, column_tiles
 
@@ -73,21 +74,18 @@ cdef Order* sort_tiles(
     several boxes read is fetched into a core's own cache once.
     """
     cdef Py_ssize_t n, t, count = crops.count * crops.row_tiles
-    cdef real a, b
+    cdef Axis axis
     cdef Order* order = <Order*>malloc(count * sizeof(Order))
     cdef Order* at = order
     if order == NULL:
         raise MemoryError(f"no memory for the order of {count} tiles")
     for n in range(crops.count):
-        a = boxes[4 * n]
-        b = boxes[4 * n + 2]
+        axis = corners_axis(boxes[4 * n], boxes[4 * n + 2], image.height, crops.height)
         for t in range(crops.row_tiles):
             at.image = box_indices[n]
             at.top = min(
-                position(a, b, image.height, crops.height, t * crops.tile_rows),
-                position(
-                    a, b, image.height, crops.height,
-                    min((t + 1) * crops.tile_rows, crops.height) - 1))
+                position(boxes, &axis, t * crops.tile_rows),
+                position(boxes, &axis, min((t + 1) * crops.tile_rows, crops.height) - 1))
             at.box = n
             at.row_tile = t
             at += 1
