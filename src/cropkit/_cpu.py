@@ -21,9 +21,6 @@ _SORT_IMAGE_BYTES: Final = 1 << 20
 _SORT_BOXES: Final = 8
 _STREAMING_BYTES: Final = 16 << 20
 _CACHE_SIZE: Final = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
-_EXACT_IN_FLOAT32: Final = frozenset(
-    {"bool", "uint8", "int8", "uint16", "int16", "float16", "bfloat16", "float32"}
-)
 
 
 def built_instruction_sets() -> tuple[str, ...]:
@@ -78,7 +75,7 @@ class _Kernels:
         }
         self.methods = module.METHODS
         self._codes = {name: code for code, name in enumerate(module.PIXEL_TYPES)}
-        self.exact_in_float32 = frozenset(self._codes[name] for name in _EXACT_IN_FLOAT32)
+        self.exact_in_float32 = module.EXACT_IN_FLOAT32
         self._by_dtype: dict[np.dtype[Any], tuple[int, bool]] = {}
 
     def pixel_code(self, dtype: np.dtype[Any]) -> tuple[int, bool]:

@@ -238,7 +238,7 @@ static void test_float16(int flush)
 }
 
 /* Packed rows, listed columns, and channels that are not neighbours. */
-#define DEFINE_TEST_LOADER(NAME, PIXEL, VALUE, REAL)                                     \
+#define DEFINE_TEST_LOADER(NAME, PIXEL, VALUE, CAST, SINGLE, REAL)                       \
     static SCALAR REAL scalar_##NAME##_##REAL(const char *at)                            \
     {                                                                                    \
         PIXEL p;                                                                         \
@@ -275,7 +275,7 @@ static void test_float16(int flush)
 CROPKIT_PIXEL_TYPES(DEFINE_TEST_LOADER, float)
 CROPKIT_PIXEL_TYPES(DEFINE_TEST_LOADER, double)
 
-#define CALL_TEST_LOADER(NAME, PIXEL, VALUE, REAL) test_load_##NAME##_##REAL();
+#define CALL_TEST_LOADER(NAME, PIXEL, VALUE, CAST, SINGLE, REAL) test_load_##NAME##_##REAL();
 
 /* ---- floating-point environment --------------------------------------------------- */
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIXEL_TYPES: tuple[str, ...]
+EXACT_IN_FLOAT32: frozenset[int]
 METHODS: dict[str, int]
 
 @type_check_only

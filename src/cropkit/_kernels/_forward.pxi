@@ -10,7 +10,7 @@
 #
 # Nothing here raises, and nothing trusts an index that it has not compared itself.
 
-include "_images.pxi"
+include "_arrays4.pxi"
 include "_team.pxi"
 include "_rows.pxi"
 include "_tiles.pxi"
@@ -63,7 +63,7 @@ cdef struct Scratch:
 
 
 cdef Py_ssize_t carve(
-    Scratch* s, char* base, const Image* image, const Crops* crops, Py_ssize_t real_size,
+    Scratch* s, char* base, const Array4* image, const Crops* crops, Py_ssize_t real_size,
 ) noexcept nogil:
     """Lay a thread's scratch out from `base`; its size in bytes (also for NULL).
 
@@ -104,15 +104,15 @@ cdef void store_line(
     """Spread a crop row over an `out` of any strides and alignment."""
     cdef Py_ssize_t x, c
     for x in range(columns):
-        for c in range(crops.depth):
+        for c in range(crops.out.depth):
             memcpy(
-                dst + x * crops.stride_x + c * crops.stride_c,
-                line + x * crops.depth + c, sizeof(real))
+                dst + x * crops.out.stride_x + c * crops.out.stride_c,
+                line + x * crops.out.depth + c, sizeof(real))
 
 
 cdef inline const real* fetch_rows(
     const real* unused, RowRing* rows, Py_ssize_t lo, Py_ssize_t hi,
-    const char* pixels, const Image* image, const Columns* x,
+    const char* pixels, const Array4* image, const Columns* x,
 ) noexcept nogil:
     """Bring source row `lo` to ``rows.at[0]``; where row `hi` is then.
 
@@ -132,7 +132,7 @@ cdef inline const real* fetch_rows(
 
 cdef inline void prefetch_rows(
     const RowRing* rows, Py_ssize_t lo, Py_ssize_t hi,
-    const char* pixels, const Image* image, const Columns* x,
+    const char* pixels, const Array4* image, const Columns* x,
 ) noexcept nogil:
     """Ask for what the tile reads of source rows `lo` and `hi`, unless they are at hand."""
     if lo != rows.tag[0] and lo != rows.tag[1]:
@@ -168,20 +168,20 @@ cdef inline void write_deep_row(
         if crops.method == NEAREST:
             cropkit_deep_pick_f32(
                 dst, <const float*>top, <const float*>bottom, x.lo, x.hi, x_weight, weight,
-                x.count, crops.depth, crops.stream, carry)
+                x.count, crops.out.depth, crops.stream, carry)
         else:
             cropkit_deep_lerp_f32(
                 dst, <const float*>top, <const float*>bottom, x.lo, x.hi, x_weight, weight,
-                x.count, crops.depth, crops.stream, carry)
+                x.count, crops.out.depth, crops.stream, carry)
     else:
         if crops.method == NEAREST:
             cropkit_deep_pick_f64(
                 dst, <const double*>top, <const double*>bottom, x.lo, x.hi, x_weight, weight,
-                x.count, crops.depth, crops.stream, carry)
+                x.count, crops.out.depth, crops.stream, carry)
         else:
             cropkit_deep_lerp_f64(
                 dst, <const double*>top, <const double*>bottom, x.lo, x.hi, x_weight, weight,
-                x.count, crops.depth, crops.stream, carry)
+                x.count, crops.out.depth, crops.stream, carry)
 
 
 cdef inline void write_taps_row(
@@ -206,7 +206,7 @@ cdef inline Py_ssize_t new_rows(const Py_ssize_t* y_lo, Py_ssize_t n) noexcept n
 cdef void crop_tile(
     const real* box, Py_ssize_t image_index, real extrapolation, char* out,
     Py_ssize_t y_begin, Py_ssize_t y_end, Py_ssize_t x_begin, Py_ssize_t x_end,
-    const Image* image, const Crops* crops, Scratch* s,
+    const Array4* image, const Crops* crops, Scratch* s,
 ) noexcept nogil:
     """Crop rows [y_begin, y_end) and columns [x_begin, x_end) of one box to `out`."""
     cdef Columns* x = &s.columns
@@ -214,7 +214,7 @@ cdef void crop_tile(
     cdef cropkit_carry carry
     cdef Axis axis
     cdef Py_ssize_t y, i, y_first = y_end, y_last = y_end, x_first = x_end, x_last = x_end
-    cdef Py_ssize_t depth = crops.depth, before, inside, after, phase
+    cdef Py_ssize_t depth = crops.out.depth, before, inside, after, phase
     cdef const char* pixels = image.data + image_index * image.stride_b
     cdef const real* bottom
     cdef const Py_ssize_t* y_lo = s.y.lo
@@ -223,10 +223,10 @@ cdef void crop_tile(
     cdef real* line
 
     if image_index >= 0 and image_index < image.batch:
-        axis = corners_axis(box[0], box[2], image.height, crops.height)
+        axis = corners_axis(box[0], box[2], image.height, crops.out.height)
         fill_table(box, &axis, y_begin, y_end, crops.method, &s.y)
         y_first, y_last = s.y.first, s.y.last
-        axis = corners_axis(box[1], box[3], image.width, crops.width)
+        axis = corners_axis(box[1], box[3], image.width, crops.out.width)
         fill_table(box, &axis, x_begin, x_end, crops.method, &s.x)
         x_first, x_last = s.x.first, s.x.last
     if x_first == x_last:
@@ -237,8 +237,8 @@ cdef void crop_tile(
 
     # Rows start at the crop row's own place within a cache line, so that a vector that is
     # aligned in one is aligned in the other.
-    out += x_begin * crops.stride_x
-    line = <real*>(out + y_begin * crops.stride_y) if crops.packed else <real*>s.line
+    out += x_begin * crops.out.stride_x
+    line = <real*>(out + y_begin * crops.out.stride_y) if crops.direct else <real*>s.line
     phase = <size_t>(line + before) % LINE
     empty_ring(&rows, <char*>s.rows[0] + LINE + phase, <char*>s.rows[1] + LINE + phase)
     carry.bytes = 0
@@ -255,8 +255,8 @@ cdef void crop_tile(
 
     for y in range(y_begin, y_end):
         i = y - y_begin
-        if crops.packed:
-            line = <real*>(out + y * crops.stride_y)
+        if crops.direct:
+            line = <real*>(out + y * crops.out.stride_y)
         if y < y_first or y >= y_last:
             fill(line, before + inside + after, extrapolation)
         else:
@@ -277,9 +277,9 @@ cdef void crop_tile(
                     line + before, <const real*>rows.at[0], bottom, y_weight[i], inside, crops,
                     &carry)
             fill(line + before + inside, after, extrapolation)
-        if not crops.packed:
+        if not crops.direct:
             cropkit_flush_carry(&carry)
-            store_line(line, out + y * crops.stride_y, x_end - x_begin, crops)
+            store_line(line, out + y * crops.out.stride_y, x_end - x_begin, crops)
     cropkit_flush_carry(&carry)
 
 
@@ -291,7 +291,7 @@ cdef struct ForwardJob:
     const void* boxes
     const Py_ssize_t* box_indices
     const void* extrapolation   # a real: a conversion would flush a subnormal one
-    Image image
+    Array4 image
     Crops crops
 
 
@@ -312,8 +312,8 @@ cdef inline void run_tile(
     saved = cropkit_enter(sizeof(real) == sizeof(float))
     crop_tile(
         boxes + 4 * n, job.box_indices[n], (<const real*>job.extrapolation)[0],
-        crops.data + n * crops.stride_n, y, min(y + crops.tile_rows, crops.height),
-        x, min(x + crops.tile_columns, crops.width), &job.image, crops, &s)
+        crops.out.data + n * crops.out.stride_b, y, min(y + crops.tile_rows, crops.out.height),
+        x, min(x + crops.tile_columns, crops.out.width), &job.image, crops, &s)
     cropkit_leave(saved)
     if crops.stream:
         cropkit_stream_fence()
@@ -377,16 +377,9 @@ def crop_and_resize(
     job.boxes = edges
     job.box_indices = <const Py_ssize_t*>cnp.PyArray_DATA(box_indices)
     job.extrapolation = &extrapolation
-    job.image = read_image(image, code, swapped)
-    crops.data = <char*>cnp.PyArray_DATA(out)
-    crops.count, crops.height, crops.width, crops.depth = (
-        out.shape[0], out.shape[1], out.shape[2], out.shape[3])
-    crops.stride_n, crops.stride_y, crops.stride_x, crops.stride_c = (
-        out.strides[0], out.strides[1], out.strides[2], out.strides[3])
-    crops.packed = (
-        cnp.PyArray_ISALIGNED(out)
-        and (crops.depth == 1 or crops.stride_c == <Py_ssize_t>sizeof(real))
-        and (crops.width == 1 or crops.stride_x == crops.depth * <Py_ssize_t>sizeof(real)))
+    job.image = read_array(image, code, swapped)
+    crops.out = read_array(out, code_of(edges), False)
+    crops.direct = crops.out.packed and crops.out.aligned
     crops.method = method
     crops.stream = stream
     # A thread that has less to do than that costs more than it saves.
@@ -394,12 +387,13 @@ def crop_and_resize(
     plan_tiles(crops, num_threads, 0 if in_order else max(1, <Py_ssize_t>(
         BAND_ORDER / (<double>job.image.width
                       * <double>(job.image.depth * job.image.itemsize)))))
-    tiles = crops.count * crops.row_tiles * crops.column_tiles
+    tiles = crops.out.batch * crops.row_tiles * crops.column_tiles
     round_tiles = max(
-        1, ROUND_VALUES // (crops.tile_rows * crops.tile_columns * crops.depth)) * num_threads
+        1, ROUND_VALUES // (crops.tile_rows * crops.tile_columns * crops.out.depth)) * num_threads
     try:
         if not in_order:
-            job.order = sort_tiles(edges, job.box_indices, &job.image, crops)
+            job.order = sort_tiles(
+                edges, job.box_indices, &job.image, &crops.out, crops.tile_rows, crops.row_tiles)
         run_tasks(
             &run_tile_f32 if real is float else &run_tile_f64, &job, tiles, round_tiles,
             <int>min(num_threads, tiles), carve(&unused, NULL, &job.image, crops, sizeof(real)))

@@ -69,7 +69,7 @@ cdef void finish_chunk(
 
 
 cdef inline const real* load_row(
-    const real* unused, const char* crop, const Image* grads, const SumScratch* s,
+    const real* unused, const char* crop, const Array4* grads, const SumScratch* s,
     const Chunk* chunk, Py_ssize_t y, bint direct,
 ) noexcept nogil:
     """The inside run of crop row y: where it is, if that is `direct`, or else in the scratch.
@@ -85,7 +85,7 @@ cdef inline const real* load_row(
 
 
 cdef void sum_dots(
-    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
     """Add each crop row to its sum and to `across`, a pixel's channels at a time.
@@ -120,7 +120,7 @@ cdef void sum_dots(
 
 
 cdef void sum_rows(
-    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
     """The same from source rows that are interpolated along x, the last two of them kept."""
@@ -150,7 +150,7 @@ cdef void sum_rows(
 
 
 cdef void sum_pairs(
-    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
     """The same where rows share no source rows, so that there is no use in keeping any."""
@@ -178,7 +178,7 @@ cdef void sum_pairs(
 
 
 cdef void sum_slopes(
-    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
     """The same by slopes, of any dtype. Deep pixels are summed one by one."""
@@ -219,7 +219,7 @@ cdef void sum_slopes(
 
 
 cdef Py_ssize_t sum_floats(
-    const char* crop, const char* pixels, const Image* grads, const Image* image,
+    const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
     """The same the way that is best for the chunk, of dtypes whose values float32 holds.
@@ -249,8 +249,8 @@ cdef struct BoxesJob:
     bint single             # whether float32 holds every value of the two dtypes
     const void* boxes
     const Py_ssize_t* box_indices
-    Image grads
-    Image image
+    Array4 grads
+    Array4 image
     double* sums            # four of each task
 
 
@@ -260,8 +260,8 @@ cdef inline void run_chunk(
     """Sum a chunk of one crop."""
     cdef SumScratch s
     cdef Chunk chunk
-    cdef const Image* grads = &job.grads
-    cdef const Image* image = &job.image
+    cdef const Array4* grads = &job.grads
+    cdef const Array4* image = &job.image
     cdef double* sums
     cdef bint single = job.single
     cdef Py_ssize_t n, index, lanes
@@ -365,12 +365,11 @@ def crop_and_resize_grad_boxes(
         A signal arrived; `out` is then not filled.
     """
     cdef BoxesJob job
-    cdef Image* crops = &job.grads
+    cdef Array4* crops = &job.grads
     cdef SumScratch unused
     cdef Py_ssize_t num_boxes = boxes.shape[0], values, tasks, round_tasks
-    cdef Crops tiles
-    crops[0] = read_image(grads, grads_code, grads_swapped)
-    job.image = read_image(image, code, swapped)
+    crops[0] = read_array(grads, grads_code, grads_swapped)
+    job.image = read_array(image, code, swapped)
     job.single = single
     job.boxes = &boxes[0, 0]
     job.box_indices = &box_indices[0]
@@ -388,9 +387,8 @@ def crop_and_resize_grad_boxes(
         if job.sums == NULL:
             raise MemoryError(f"no memory for the sums of {tasks} pieces")
         if not in_order:
-            tiles.count, tiles.height, tiles.tile_rows, tiles.row_tiles = (
-                num_boxes, crops.height, job.rows, job.chunks)
-            job.order = sort_tiles(&boxes[0, 0], job.box_indices, &job.image, &tiles)
+            job.order = sort_tiles(
+                &boxes[0, 0], job.box_indices, &job.image, crops, job.rows, job.chunks)
         run_tasks(
             &run_chunk_f32 if real is float else &run_chunk_f64, &job, tasks, round_tasks,
             <int>min(num_threads, tasks),

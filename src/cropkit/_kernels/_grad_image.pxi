@@ -11,12 +11,14 @@ from libc.stdlib cimport calloc
 from libc.string cimport memset
 from cropkit._kernels._axis cimport samples_reading, span_of
 
-cdef extern from "_grad_image.h" nogil:
+cdef extern from "_pixels.h" nogil:
     ctypedef void (*cropkit_store_float)(
         char*, const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
     const cropkit_store_float* cropkit_stores
-    void cropkit_store_float64(
+    void cropkit_store_float64_double(
         char*, const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
+
+cdef extern from "_grad_image.h" nogil:
     void cropkit_scatter_f32(
         float*, float*, const float*, Py_ssize_t, const Py_ssize_t*, const Py_ssize_t*,
         const float*, float, Py_ssize_t, Py_ssize_t) noexcept
@@ -45,14 +47,9 @@ cdef enum:
 
 
 cdef struct Bands:
-    char* data
-    Py_ssize_t batch, height, width, depth
-    Py_ssize_t stride_b, stride_y, stride_x, stride_c   # bytes
-    Py_ssize_t itemsize
+    Array4 out
     Py_ssize_t pixel        # values that a pixel takes in a band: 4 for depth 2 and 3
     Py_ssize_t rows         # rows of a band
-    int code
-    bint packed             # a row of `out` is one run
     Method method
     bint stream
 
@@ -89,10 +86,10 @@ cdef struct Grouped:
 
 
 cdef Py_ssize_t carve_band(
-    BandScratch* s, char* base, const Image* grads, const Bands* bands, Py_ssize_t real_size,
+    BandScratch* s, char* base, const Array4* grads, const Bands* bands, Py_ssize_t real_size,
 ) noexcept nogil:
     """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
-    cdef Py_ssize_t n = grads.width, row = bands.width * bands.pixel * real_size
+    cdef Py_ssize_t n = grads.width, row = bands.out.width * bands.pixel * real_size
     cdef Py_ssize_t at = 0
     at = place(base, &s.rows, at, bands.rows * row)
     at = place(base, &s.sink, at, row)
@@ -104,7 +101,7 @@ cdef Py_ssize_t carve_band(
 
 
 cdef bint touched(
-    const real* unused, const Span* begin, const Span* end, const Image* grads,
+    const real* unused, const Span* begin, const Span* end, const Array4* grads,
     const Bands* bands, Py_ssize_t row_begin, Py_ssize_t row_end, Rectangle* area,
 ) noexcept nogil:
     """Bound what an image's boxes add to in a band; False if that is nothing.
@@ -115,7 +112,7 @@ cdef bint touched(
     cdef const Span* span = begin
     area.top = row_end
     area.bottom = row_begin
-    area.left = bands.width
+    area.left = bands.out.width
     area.right = 0
     while span < end:
         if span.low < row_end and span.high >= row_begin and span_of(
@@ -130,8 +127,8 @@ cdef bint touched(
 
 
 cdef void add_crop(
-    const real* unused, const Span* span, const Image* grads, const Bands* bands,
-    const Rectangle* area, const BandScratch* s,
+    const real* unused, const Span* span, const Array4* grads, const Bands* bands,
+    const Rectangle* area, BandScratch* s,
 ) noexcept nogil:
     """Add one crop to the rows of the band, as far as it touches them."""
     cdef const char* crop = grads.data + span.box * grads.stride_b
@@ -206,38 +203,33 @@ cdef void store(
     const real* src, char* dst, const Bands* bands, Py_ssize_t n, void* line,
 ) noexcept nogil:
     """Write n pixels of a band to `out`, zeros where `src` is NULL."""
-    cdef int own_code
-    if src != NULL and bands.pixel != bands.depth:
+    cdef const Array4* out = &bands.out
+    if src != NULL and bands.pixel != out.depth:
         if real is float:
-            cropkit_pack_f32(<float*>line, src, n, bands.depth)
+            cropkit_pack_f32(<float*>line, src, n, out.depth)
         else:
-            cropkit_pack_f64(<double*>line, src, n, bands.depth)
+            cropkit_pack_f64(<double*>line, src, n, out.depth)
         src = <const real*>line
-    if real is float:
-        own_code = CROPKIT_float32
-    else:
-        own_code = CROPKIT_float64
-    if bands.packed and (src == NULL or bands.code == own_code):
-        cropkit_put(dst, <const char*>src, n * bands.depth * bands.itemsize, bands.stream)
+    if out.packed and (src == NULL or out.code == code_of(src)):
+        cropkit_put(dst, <const char*>src, n * out.depth * out.itemsize, bands.stream)
     elif real is float:
-        cropkit_stores[bands.code](dst, src, n, bands.stride_x, bands.depth, bands.stride_c)
+        cropkit_stores[out.code](dst, src, n, out.stride_x, out.depth, out.stride_c)
     else:
-        cropkit_store_float64(dst, src, n, bands.stride_x, bands.depth, bands.stride_c)
+        cropkit_store_float64_double(dst, src, n, out.stride_x, out.depth, out.stride_c)
 
 
 cdef void clear_rows(
     const real* unused, char* out, Py_ssize_t begin, Py_ssize_t end, const Bands* bands,
 ) noexcept nogil:
     """Write zeros to rows of `out`, the image's; rows that adjoin are one run."""
-    cdef Py_ssize_t y
+    cdef Py_ssize_t y, stride = bands.out.stride_y
     if begin >= end:
         return
-    if bands.packed and bands.stride_y == bands.width * bands.depth * bands.itemsize:
-        cropkit_put(
-            out + begin * bands.stride_y, NULL, (end - begin) * bands.stride_y, bands.stream)
+    if bands.out.packed and stride == bands.out.width * bands.out.depth * bands.out.itemsize:
+        cropkit_put(out + begin * stride, NULL, (end - begin) * stride, bands.stream)
         return
     for y in range(begin, end):
-        store(<const real*>NULL, out + y * bands.stride_y, bands, bands.width, NULL)
+        store(<const real*>NULL, out + y * stride, bands, bands.out.width, NULL)
 
 
 cdef void write_band(
@@ -249,22 +241,22 @@ cdef void write_band(
     cdef char* row
     clear_rows(<real*>NULL, out, row_begin, area.top, bands)
     for y in range(area.top, area.bottom):
-        row = out + y * bands.stride_y
+        row = out + y * bands.out.stride_y
         if area.left > 0:
             store(<const real*>NULL, row, bands, area.left, NULL)
         store(
-            rows + (y - area.top) * row_size, row + area.left * bands.stride_x, bands,
+            rows + (y - area.top) * row_size, row + area.left * bands.out.stride_x, bands,
             area.right - area.left, s.line)
-        if area.right < bands.width:
+        if area.right < bands.out.width:
             store(
-                <const real*>NULL, row + area.right * bands.stride_x, bands,
-                bands.width - area.right, NULL)
+                <const real*>NULL, row + area.right * bands.out.stride_x, bands,
+                bands.out.width - area.right, NULL)
     clear_rows(<real*>NULL, out, area.bottom, row_end, bands)
 
 
 cdef struct ImageJob:
     Grouped grouped
-    Image grads
+    Array4 grads
     Bands bands
     Py_ssize_t bands_per_image
 
@@ -278,10 +270,10 @@ cdef inline void run_band(
     cdef const Bands* bands = &job.bands
     cdef Py_ssize_t n = task // job.bands_per_image
     cdef Py_ssize_t row_begin = (task % job.bands_per_image) * bands.rows
-    cdef Py_ssize_t row_end = min(row_begin + bands.rows, bands.height)
+    cdef Py_ssize_t row_end = min(row_begin + bands.rows, bands.out.height)
     cdef const Span* span = job.grouped.spans + job.grouped.starts[n]
     cdef const Span* end = job.grouped.spans + job.grouped.starts[n + 1]
-    cdef char* out = bands.data + n * bands.stride_b
+    cdef char* out = bands.out.data + n * bands.out.stride_b
     cdef uint64_t saved = cropkit_enter(sizeof(real) == sizeof(float))
     carve_band(&s, scratch, &job.grads, bands, sizeof(real))
     if touched(unused, span, end, &job.grads, bands, row_begin, row_end, &area):
@@ -313,7 +305,7 @@ cdef void run_band_f64(Py_ssize_t task, const void* job, char* scratch) noexcept
 
 cdef void group(
     Grouped* grouped, const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices,
-    const Image* grads, const Bands* bands,
+    const Array4* grads, const Bands* bands,
 ) noexcept nogil:
     """List each image's boxes in order, with the rows they read; `starts` is zero."""
     cdef Py_ssize_t i, n, num_boxes = boxes.shape[0]
@@ -323,21 +315,21 @@ cdef void group(
     for i in range(num_boxes):
         n = box_indices[i]
         grouped.images[i] = n
-        if 0 <= n < bands.batch:
+        if 0 <= n < bands.out.batch:
             starts[n + 2] += 1
-    for n in range(bands.batch):
+    for n in range(bands.out.batch):
         starts[n + 2] += starts[n + 1]
     # starts[n + 1] is where image n begins, and moves on to its end as its boxes come.
     for i in range(num_boxes):
         n = grouped.images[i]
-        if 0 <= n < bands.batch:
+        if 0 <= n < bands.out.batch:
             span = &grouped.spans[starts[n + 1]]
             starts[n + 1] += 1
             span.box = i
-            span.y = corners_axis(boxes[i, 0], boxes[i, 2], bands.height, grads.height)
-            span.x = corners_axis(boxes[i, 1], boxes[i, 3], bands.width, grads.width)
+            span.y = corners_axis(boxes[i, 0], boxes[i, 2], bands.out.height, grads.height)
+            span.x = corners_axis(boxes[i, 1], boxes[i, 3], bands.out.width, grads.width)
             if not span_of(<const real*>NULL, &span.y, &span.low, &span.high):
-                span.low = bands.height
+                span.low = bands.out.height
                 span.high = -1
     cropkit_leave(saved)
 
@@ -379,36 +371,27 @@ def crop_and_resize_grad_image(
     """
     cdef ImageJob job
     cdef Bands* bands = &job.bands
-    cdef Image* crops = &job.grads
+    cdef Array4* crops = &job.grads
     cdef Grouped* grouped = &job.grouped
     cdef BandScratch unused
     cdef Py_ssize_t num_boxes = boxes.shape[0], row_bytes, rows, shares, tasks, round_tasks
 
-    crops[0] = read_image(grads, code, swapped)
-    bands.data = <char*>cnp.PyArray_DATA(out)
-    bands.batch, bands.height, bands.width, bands.depth = (
-        out.shape[0], out.shape[1], out.shape[2], out.shape[3])
-    bands.stride_b, bands.stride_y, bands.stride_x, bands.stride_c = (
-        out.strides[0], out.strides[1], out.strides[2], out.strides[3])
-    bands.itemsize = cnp.PyArray_ITEMSIZE(out)
-    bands.code = out_code
+    crops[0] = read_array(grads, code, swapped)
+    bands.out = read_array(out, out_code, False)
     bands.method = method
     bands.stream = stream
-    bands.pixel = 4 if 2 <= bands.depth <= 3 else bands.depth
-    bands.packed = (
-        (bands.depth == 1 or bands.stride_c == bands.itemsize)
-        and (bands.width == 1 or bands.stride_x == bands.depth * bands.itemsize))
+    bands.pixel = 4 if 2 <= bands.out.depth <= 3 else bands.out.depth
 
     if (crops.width * crops.depth) >> ROW_BITS:
         raise MemoryError(f"no memory for crop rows of {crops.width * crops.depth} values")
-    row_bytes = bands.width * bands.pixel * <Py_ssize_t>sizeof(real)
+    row_bytes = bands.out.width * bands.pixel * <Py_ssize_t>sizeof(real)
     rows = max(1, BAND_BYTES // row_bytes)
     if num_threads > 1:
-        shares = (BANDS_PER_THREAD * num_threads + bands.batch - 1) // bands.batch
-        rows = min(rows, max(BAND_ROWS_MIN, (bands.height + shares - 1) // shares))
-    bands.rows = min(rows, bands.height)
-    job.bands_per_image = (bands.height + bands.rows - 1) // bands.rows
-    tasks = bands.batch * job.bands_per_image
+        shares = (BANDS_PER_THREAD * num_threads + bands.out.batch - 1) // bands.out.batch
+        rows = min(rows, max(BAND_ROWS_MIN, (bands.out.height + shares - 1) // shares))
+    bands.rows = min(rows, bands.out.height)
+    job.bands_per_image = (bands.out.height + bands.rows - 1) // bands.rows
+    tasks = bands.out.batch * job.bands_per_image
     round_tasks = ROUND_VALUES // (
         (cnp.PyArray_SIZE(out) + cnp.PyArray_SIZE(grads)) // tasks + 1)
     num_threads = <int>min(num_threads, tasks)
@@ -418,7 +401,7 @@ def crop_and_resize_grad_image(
     grouped.starts = NULL
     grouped.spans = NULL
     try:
-        grouped.starts = <Py_ssize_t*>calloc(bands.batch + 2, sizeof(Py_ssize_t))
+        grouped.starts = <Py_ssize_t*>calloc(bands.out.batch + 2, sizeof(Py_ssize_t))
         grouped.spans = <Span*>malloc(num_boxes * sizeof(Span))
         grouped.images = <Py_ssize_t*>malloc(num_boxes * sizeof(Py_ssize_t))
         if grouped.images == NULL or grouped.starts == NULL or grouped.spans == NULL:

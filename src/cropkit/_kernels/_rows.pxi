@@ -168,7 +168,7 @@ cdef void interpolate_reals(
 
 
 cdef void convert_row(
-    real* dst, const char* row, const Image* image, const Columns* x,
+    real* dst, const char* row, const Array4* image, const Columns* x,
 ) noexcept nogil:
     """`interpolate_row` by the route CONVERT."""
     load_pixels(
@@ -178,7 +178,7 @@ cdef void convert_row(
 
 
 cdef inline void interpolate_row(
-    real* dst, const char* row, const Image* image, const Columns* x,
+    real* dst, const char* row, const Array4* image, const Columns* x,
 ) noexcept nogil:
     """One crop row's inside run from a source row of the image, along x, by its route."""
     if x.route == DIRECT:
@@ -194,7 +194,7 @@ cdef inline void interpolate_row(
                 x.quads)
 
 
-cdef bint plan_bytes(const Image* image, Columns* x) noexcept nogil:
+cdef bint plan_bytes(const Array4* image, Columns* x) noexcept nogil:
     """Make the tables of the BYTES route, or say that some quad's taps are too far apart."""
     cdef Py_ssize_t depth = image.depth, row_bytes = image.width * depth
     cdef Py_ssize_t begin = x.lead, end = begin + x.count * depth
@@ -235,7 +235,7 @@ cdef bint plan_bytes(const Image* image, Columns* x) noexcept nogil:
     return True
 
 
-cdef void plan_load(const Image* image, Columns* x) noexcept nogil:
+cdef void plan_load(const Array4* image, Columns* x) noexcept nogil:
     """Choose what CONVERT loads, and make the tap tables offsets into it."""
     cdef Py_ssize_t i, low, high, taps = x.method
     low = min(x.lo[0], x.lo[x.count - 1])
@@ -259,7 +259,7 @@ cdef void plan_load(const Image* image, Columns* x) noexcept nogil:
     x.last = (x.load_count - 1) * image.depth
 
 
-cdef void plan_prefetch(const Image* image, Columns* x) noexcept nogil:
+cdef void plan_prefetch(const Array4* image, Columns* x) noexcept nogil:
     """Find the bytes of a source row that the tile reads, if asking for them early pays.
 
     A tile's rows are too short for hardware prefetchers to learn; asking for them one crop
@@ -275,7 +275,7 @@ cdef void plan_prefetch(const Image* image, Columns* x) noexcept nogil:
 
 
 cdef void plan_route(
-    const real* unused, const Image* image, Columns* x, Py_ssize_t new_rows, bint stream,
+    const real* unused, const Array4* image, Columns* x, Py_ssize_t new_rows, bint stream,
 ) noexcept nogil:
     """Choose the route, and turn the x table into what it reads by.
 

@@ -52,10 +52,9 @@ cdef enum:
     PAIRS_AHEAD = 3
 
 
-cdef inline bint packs_reals(const real* unused, const Image* image) noexcept nogil:
+cdef inline bint packs_reals(const real* unused, const Array4* image) noexcept nogil:
     """Whether a row of the array is a run of reals as they are."""
-    return holds_reals(unused, image) and (
-        image.width == 1 or image.stride_x == image.depth * <Py_ssize_t>sizeof(real))
+    return holds_reals(unused, image) and image.packed
 
 
 # ---- tables ----------------------------------------------------------------------------
@@ -70,7 +69,7 @@ cdef inline Py_ssize_t whole_lanes(Py_ssize_t values) noexcept nogil:
 
 
 cdef Py_ssize_t carve_sums(
-    SumScratch* s, char* base, const Image* grads, const Image* image, Py_ssize_t rows,
+    SumScratch* s, char* base, const Array4* grads, const Array4* image, Py_ssize_t rows,
 ) noexcept nogil:
     """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
     cdef Py_ssize_t n = grads.width, at = 0, i
@@ -98,7 +97,7 @@ cdef Py_ssize_t carve_sums(
 
 
 cdef void tabulate(
-    const real* box, Py_ssize_t end, const Image* grads, const Image* image, SumScratch* s,
+    const real* box, Py_ssize_t end, const Array4* grads, const Array4* image, SumScratch* s,
     Chunk* chunk,
 ) noexcept nogil:
     """Make the tables of crop rows from ``chunk.begin`` to `end`: the forward kernel's."""
@@ -130,7 +129,7 @@ cdef void spread_weights(
 
 
 cdef void locate_taps(
-    const real* unused, const SumScratch* s, const Chunk* chunk, const Image* image,
+    const real* unused, const SumScratch* s, const Chunk* chunk, const Array4* image,
 ) noexcept nogil:
     """Tell where the taps are: in an image row of reals, else as `load_taps` lays them out."""
     cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, depth = image.depth
@@ -170,7 +169,7 @@ cdef const double* pair_taps(
 
 
 cdef void load_taps(
-    real* taps, const char* row, const Image* image, const SumScratch* s, const Chunk* chunk,
+    real* taps, const char* row, const Array4* image, const SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
     """Lay a source row's taps out as a crop row's inside run: the left ones, the right ones."""
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
@@ -183,7 +182,7 @@ cdef void load_taps(
 
 
 cdef void blend_taps(
-    double* taps, const char* row, const char* later, const Image* image, const SumScratch* s,
+    double* taps, const char* row, const char* later, const Array4* image, const SumScratch* s,
     const Chunk* chunk,
 ) noexcept nogil:
     """Interpolate a source row: the crop row's inside run, then its rise to the right taps.
@@ -228,7 +227,7 @@ cdef void list_source_rows(SumScratch* s, const Chunk* chunk) noexcept nogil:
 
 cdef void* fetch_rows_of(
     const real* unused, SumScratch* s, RowRing* rows, Py_ssize_t i, const char* pixels,
-    const Image* image, const Chunk* chunk, bint blended,
+    const Array4* image, const Chunk* chunk, bint blended,
 ) noexcept nogil:
     """Bring the upper source row of crop row i to ``rows.at[0]``; where the lower one is then.
 
@@ -252,7 +251,7 @@ cdef void* fetch_rows_of(
 
 
 cdef Columns read_columns(
-    const Image* image, const SumScratch* s, const Chunk* chunk,
+    const Array4* image, const SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
     """What the chunk reads of each source row, and which bytes of one to ask for early."""
     cdef Columns columns
@@ -264,7 +263,7 @@ cdef Columns read_columns(
 
 
 cdef void prefetch_taps(
-    const SumScratch* s, Py_ssize_t i, const char* pixels, const Image* image,
+    const SumScratch* s, Py_ssize_t i, const char* pixels, const Array4* image,
     const Columns* columns,
 ) noexcept nogil:
     """Ask for the source rows of the next crop row, where this one, i, does not read them."""
@@ -279,7 +278,7 @@ cdef void prefetch_taps(
 
 
 cdef void prefetch_pairs(
-    const SumScratch* s, Py_ssize_t i, const char* pixels, const Image* image,
+    const SumScratch* s, Py_ssize_t i, const char* pixels, const Array4* image,
     const Columns* columns,
 ) noexcept nogil:
     """Ask for the source rows of crop row i, which reads them soon and alone."""

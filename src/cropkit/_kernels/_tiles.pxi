@@ -18,10 +18,8 @@ cdef enum:
 
 
 cdef struct Crops:
-    char* data
-    Py_ssize_t count, height, width, depth
-    Py_ssize_t stride_n, stride_y, stride_x, stride_c   # bytes
-    bint packed     # a crop row is one aligned run
+    Array4 out
+    bint direct     # whether a row of `out` is written as it is made
     Method method
     bint stream
     Py_ssize_t tile_rows, tile_columns
@@ -41,18 +39,18 @@ cdef void plan_tiles(Crops* crops, int num_threads, Py_ssize_t band_rows) noexce
     Tiles that are to be sorted have about `band_rows` rows, else that is 0.
     """
     cdef Py_ssize_t values, wanted, least
-    crops.tile_columns = min(crops.width, max(1, TILE_ROW // crops.depth))
-    values = crops.tile_columns * crops.depth
+    crops.tile_columns = min(crops.out.width, max(1, TILE_ROW // crops.out.depth))
+    values = crops.tile_columns * crops.out.depth
     least = (TILE_MIN + values - 1) // values
-    crops.tile_rows = max(1, min(min(crops.height, TILE_ROWS), TILE_MAX // values))
-    if crops.count < TILES_PER_THREAD * num_threads:
-        wanted = (TILES_PER_THREAD * num_threads + crops.count - 1) // crops.count
+    crops.tile_rows = max(1, min(min(crops.out.height, TILE_ROWS), TILE_MAX // values))
+    if crops.out.batch < TILES_PER_THREAD * num_threads:
+        wanted = (TILES_PER_THREAD * num_threads + crops.out.batch - 1) // crops.out.batch
         crops.tile_rows = min(
-            crops.tile_rows, max((crops.height + wanted - 1) // wanted, least))
+            crops.tile_rows, max((crops.out.height + wanted - 1) // wanted, least))
     if band_rows:
         crops.tile_rows = min(crops.tile_rows, max(band_rows, least))
-    crops.row_tiles = (crops.height + crops.tile_rows - 1) // crops.tile_rows
-    crops.column_tiles = (crops.width + crops.tile_columns - 1) // crops.tile_columns
+    crops.row_tiles = (crops.out.height + crops.tile_rows - 1) // crops.tile_rows
+    crops.column_tiles = (crops.out.width + crops.tile_columns - 1) // crops.tile_columns
 
 
 cdef int compare_order(const void* a, const void* b) noexcept nogil:
@@ -66,26 +64,27 @@ cdef int compare_order(const void* a, const void* b) noexcept nogil:
 
 
 cdef Order* sort_tiles(
-    const real* boxes, const Py_ssize_t* box_indices, const Image* image, const Crops* crops,
+    const real* boxes, const Py_ssize_t* box_indices, const Array4* image,
+    const Array4* crops, Py_ssize_t tile_rows, Py_ssize_t row_tiles,
 ) except NULL:
-    """Order the tiles by image and the first row they read.
+    """Order the crops' rows of tiles by image and the first row they read.
 
     Neighbours in that order read the same rows: a sweep down each image, in which what
     several boxes read is fetched into a core's own cache once.
     """
-    cdef Py_ssize_t n, t, count = crops.count * crops.row_tiles
+    cdef Py_ssize_t n, t, count = crops.batch * row_tiles
     cdef Axis axis
     cdef Order* order = <Order*>malloc(count * sizeof(Order))
     cdef Order* at = order
     if order == NULL:
         raise MemoryError(f"no memory for the order of {count} tiles")
-    for n in range(crops.count):
+    for n in range(crops.batch):
         axis = corners_axis(boxes[4 * n], boxes[4 * n + 2], image.height, crops.height)
-        for t in range(crops.row_tiles):
+        for t in range(row_tiles):
             at.image = box_indices[n]
             at.top = min(
-                position(boxes, &axis, t * crops.tile_rows),
-                position(boxes, &axis, min((t + 1) * crops.tile_rows, crops.height) - 1))
+                position(boxes, &axis, t * tile_rows),
+                position(boxes, &axis, min((t + 1) * tile_rows, crops.height) - 1))
             at.box = n
             at.row_tile = t
             at += 1

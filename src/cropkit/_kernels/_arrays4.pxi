@@ -1,4 +1,5 @@
-# Images as the kernels see them: a pointer, strides in bytes, and the code of the dtype.
+# Arrays of four axes as the kernels see them: a pointer, strides in bytes, and the code of the
+# dtype. Images, crops and their gradients are all of this kind.
 
 from libc.stdint cimport int32_t, uint64_t, uint8_t
 cimport numpy as cnp
@@ -17,6 +18,7 @@ cdef extern from "_pixels.h" nogil:
     const cropkit_loader_float* cropkit_loaders_float
     const cropkit_loader_double* cropkit_loaders_double
     const char** cropkit_pixel_names
+    const int* cropkit_pixel_is_single
     const int CROPKIT_PIXEL_TYPE_COUNT
     const int CROPKIT_uint8, CROPKIT_float32, CROPKIT_float64
     void cropkit_realign(
@@ -27,48 +29,60 @@ cdef extern from "_pixels.h" nogil:
 PIXEL_TYPES = tuple(
     [cropkit_pixel_names[code].decode() for code in range(CROPKIT_PIXEL_TYPE_COUNT)])
 
+# The codes of those whose every value float32 holds.
+EXACT_IN_FLOAT32 = frozenset(
+    [code for code in range(CROPKIT_PIXEL_TYPE_COUNT) if cropkit_pixel_is_single[code]])
+
 # What the kernels take for a method's name.
 METHODS = {"nearest": NEAREST, "bilinear": BILINEAR}
 
 
-cdef struct Image:
-    const char* data
-    Py_ssize_t batch, height, width, depth
+cdef struct Array4:
+    char* data
+    Py_ssize_t batch, height, width, depth              # of crops, batch is their number
     Py_ssize_t stride_b, stride_y, stride_x, stride_c   # bytes
     Py_ssize_t itemsize
-    int code
-    bint swapped, aligned
+    int code            # of the dtype, its position in PIXEL_TYPES
+    bint swapped        # whether its byte order is not the machine's
+    bint aligned
+    bint packed         # whether a row is one run
 
 
-cdef Image read_image(cnp.ndarray array, int code, bint swapped):
+cdef Array4 read_array(cnp.ndarray array, int code, bint swapped):
     """Describe an array of four axes; it must outlive the description."""
-    cdef Image image
-    image.data = <const char*>cnp.PyArray_DATA(array)
-    image.batch, image.height, image.width, image.depth = (
+    cdef Array4 it
+    it.data = <char*>cnp.PyArray_DATA(array)
+    it.batch, it.height, it.width, it.depth = (
         array.shape[0], array.shape[1], array.shape[2], array.shape[3])
-    image.stride_b, image.stride_y, image.stride_x, image.stride_c = (
+    it.stride_b, it.stride_y, it.stride_x, it.stride_c = (
         array.strides[0], array.strides[1], array.strides[2], array.strides[3])
-    image.itemsize = cnp.PyArray_ITEMSIZE(array)
-    image.code = code
-    image.swapped = swapped
-    image.aligned = cnp.PyArray_ISALIGNED(array)
-    return image
+    it.itemsize = cnp.PyArray_ITEMSIZE(array)
+    it.code = code
+    it.swapped = swapped
+    it.aligned = cnp.PyArray_ISALIGNED(array)
+    it.packed = (
+        (it.depth == 1 or it.stride_c == it.itemsize)
+        and (it.width == 1 or it.stride_x == it.depth * it.itemsize))
+    return it
 
 
-cdef inline bint holds_reals(const real* unused, const Image* image) noexcept nogil:
-    """Whether a pixel of the array is a run of reals as they are."""
-    cdef int own_code
+cdef inline int code_of(const real* unused) noexcept nogil:
+    """Code of the dtype that reals are."""
     if real is float:
-        own_code = CROPKIT_float32
+        return CROPKIT_float32
     else:
-        own_code = CROPKIT_float64
+        return CROPKIT_float64
+
+
+cdef inline bint holds_reals(const real* unused, const Array4* image) noexcept nogil:
+    """Whether a pixel of the array is a run of reals as they are."""
     return (
-        image.code == own_code and image.aligned and not image.swapped
+        image.code == code_of(unused) and image.aligned and not image.swapped
         and (image.depth == 1 or image.stride_c == <Py_ssize_t>sizeof(real)))
 
 
 cdef void load_pixels(
-    real* dst, const char* row, const Image* image, const Py_ssize_t* columns,
+    real* dst, const char* row, const Array4* image, const Py_ssize_t* columns,
     Py_ssize_t begin, Py_ssize_t count, char* raw,
 ) noexcept nogil:
     """Load pixels of a row as packed reals: those listed, or ``begin, begin + 1, ...``."""
