@@ -162,7 +162,7 @@ cdef inline void write_deep_row(
     real* dst, const char* top, const char* bottom, real weight, const Columns* x,
     const Crops* crops, cropkit_carry* carry,
 ) noexcept nogil:
-    """The inside run of a crop row by the route DEEP, from two rows of the image."""
+    """The inside run of a crop row by the schedule DEEP, from two rows of the image."""
     cdef const real* x_weight = <const real*>x.weight
     if real is float:
         if crops.method == NEAREST:
@@ -187,7 +187,7 @@ cdef inline void write_deep_row(
 cdef inline void write_taps_row(
     real* dst, const char* top, const char* bottom, real weight, const Columns* x,
 ) noexcept nogil:
-    """The inside run of a crop row by the route TAPS, from two rows of the image."""
+    """The inside run of a crop row by the schedule TAPS, from two rows of the image."""
     if real is float:
         if x.method == NEAREST:
             cropkit_pick_pixels3(dst, <const float*>top, x.lo, x.count, x.last)
@@ -249,7 +249,7 @@ cdef void crop_tile(
         x.weight = <real*>s.x.weight + (x_first - x_begin)
         x.method = crops.method
         x.lead = phase // <Py_ssize_t>sizeof(real)
-        plan_route(
+        plan_columns(
             <const real*>box, image, x,
             new_rows(y_lo + (y_first - y_begin), y_last - y_first), crops.stream)
 
@@ -263,11 +263,11 @@ cdef void crop_tile(
             if x.ahead_bytes and y + 1 < y_last:
                 prefetch_rows(&rows, y_lo[i + 1], y_hi[i + 1], pixels, image, x)
             fill(line, before, extrapolation)
-            if x.route == DEEP:
+            if x.schedule == DEEP:
                 write_deep_row(
                     line + before, pixels + y_lo[i] * image.stride_y,
                     pixels + y_hi[i] * image.stride_y, y_weight[i], x, crops, &carry)
-            elif x.route == TAPS:
+            elif x.schedule == TAPS:
                 write_taps_row(
                     line + before, pixels + y_lo[i] * image.stride_y,
                     pixels + y_hi[i] * image.stride_y, y_weight[i], x)

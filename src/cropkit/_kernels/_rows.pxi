@@ -1,15 +1,20 @@
-# One source row, interpolated along x, by one of these routes:
+# What a tile makes of source rows: two questions, each answered once a tile.
 #
-#     DIRECT   the image already holds reals: lerp straight from it
-#     DEEP     so it does, of many channels, and crop rows share few source rows: none is
-#              interpolated, a crop row is made of its four taps at once
-#     TAPS     the same for float32 of three channels, where no stores are streamed
-#     BYTES    uint8, packed, up to four channels: 16-byte windows and byte shuffles
-#     CONVERT  everything else: load the pixels as reals first; when the sampling step is
-#              large, only those that are taps
+# How is a source row read? By the first *reader* that can:
 #
-# The route is planned once for a tile (some rows and columns of a crop), together with the
-# tables that it reads by, and then run for each source row that the tile needs.
+#     IN_PLACE   the image holds reals: from where they are
+#     BYTES      uint8, packed, up to four channels: 16-byte windows and byte shuffles
+#     CONVERT    everything: load the pixels as reals first; when the sampling step is large,
+#                only those that are taps
+#
+# In which order is a crop row made? By the first *schedule* that pays:
+#
+#     TAPS       all four taps of a crop pixel at once, float32 of three channels: where crop
+#                rows share few source rows, and no stores are streamed
+#     DEEP       the same for many channels
+#     KEEP_ROWS  source rows along x first, the last two of them kept; then along y
+#
+# The first two need pixels that are read in place.
 
 cdef extern from "Python.h" nogil:
     const Py_ssize_t PY_SSIZE_T_MAX, PY_SSIZE_T_MIN
@@ -50,23 +55,27 @@ cdef enum:
     NEW_ROWS_TAPS = 5
     NEW_ROWS_PICK = 3
 
-cdef enum Route:
-    DIRECT
-    DEEP
-    TAPS
+cdef enum Reader:
+    IN_PLACE
     BYTES
     CONVERT
 
+cdef enum Schedule:
+    KEEP_ROWS
+    DEEP
+    TAPS
+
 
 cdef struct Columns:
-    # The x table of a tile's inside samples, and what its route needs beside it.
+    # The x table of a tile's inside samples, and what its reader needs beside it.
     Py_ssize_t count
-    Py_ssize_t* lo          # once planned, offsets into the row that the route reads
+    Py_ssize_t* lo          # once planned, offsets into the row that is read
     Py_ssize_t* hi
     void* weight
     Py_ssize_t last         # offset there of the last pixel, if neighbours are adjacent
     Method method
-    Route route
+    Reader reader
+    Schedule schedule
     Py_ssize_t* load        # of CONVERT, the columns to load when it loads only the taps
     void* loaded            # of CONVERT, the pixels as reals
     char* raw               # of CONVERT, the pixels made native and aligned
@@ -170,7 +179,7 @@ cdef void interpolate_reals(
 cdef void convert_row(
     real* dst, const char* row, const Array4* image, const Columns* x,
 ) noexcept nogil:
-    """`interpolate_row` by the route CONVERT."""
+    """`interpolate_row` by the reader CONVERT."""
     load_pixels(
         <real*>x.loaded, row, image, x.load if x.load_taps else NULL, x.load_first,
         x.load_count, x.raw)
@@ -180,10 +189,10 @@ cdef void convert_row(
 cdef inline void interpolate_row(
     real* dst, const char* row, const Array4* image, const Columns* x,
 ) noexcept nogil:
-    """One crop row's inside run from a source row of the image, along x, by its route."""
-    if x.route == DIRECT:
+    """One crop row's inside run from a source row of the image, along x, by its reader."""
+    if x.reader == IN_PLACE:
         interpolate_reals(dst, <const real*>row, x, image.depth)
-    elif x.route == CONVERT:
+    elif x.reader == CONVERT:
         convert_row(dst, row, image, x)
     elif real is float:
         if x.method == NEAREST:
@@ -195,7 +204,7 @@ cdef inline void interpolate_row(
 
 
 cdef bint plan_bytes(const Array4* image, Columns* x) noexcept nogil:
-    """Make the tables of the BYTES route, or say that some quad's taps are too far apart."""
+    """Make the tables of the reader BYTES, or say that some quad's taps are too far apart."""
     cdef Py_ssize_t depth = image.depth, row_bytes = image.width * depth
     cdef Py_ssize_t begin = x.lead, end = begin + x.count * depth
     cdef Py_ssize_t q, k, i = 0, c = 0, f
@@ -274,45 +283,60 @@ cdef void plan_prefetch(const Array4* image, Columns* x) noexcept nogil:
         x.ahead_bytes = 0
 
 
-cdef void plan_route(
+cdef inline Reader choose_reader(
+    const real* unused, const Array4* image, Columns* x,
+) noexcept nogil:
+    """Choose how the tile reads a source row; BYTES makes its tables to see whether it can."""
+    if holds_reals(unused, image):
+        return IN_PLACE
+    if real is float:
+        if (
+            CROPKIT_QUADS > 0 and image.code == CROPKIT_uint8 and image.depth <= 4
+            and image.packed and BYTES_WINDOW <= image.width * image.depth <= 0x7fffffff
+            and plan_bytes(image, x)
+        ):
+            return BYTES
+    return CONVERT
+
+
+cdef inline Schedule choose_schedule(
+    const real* unused, const Array4* image, const Columns* x, Py_ssize_t new_rows, bint stream,
+) noexcept nogil:
+    """Choose in which order the tile's crop rows are made."""
+    if x.reader != IN_PLACE:
+        return KEEP_ROWS
+    if real is float:
+        if (
+            not stream and image.depth == 3
+            and image.stride_x == 3 * <Py_ssize_t>sizeof(float)
+            and new_rows >= (NEW_ROWS_PICK if x.method == NEAREST else NEW_ROWS_TAPS)
+            and (x.method == NEAREST or x.count >= CROPKIT_TAPS > 0)
+        ):
+            return TAPS
+    if (
+        image.depth * <Py_ssize_t>sizeof(real) >= CROPKIT_VECTOR_BYTES
+        and (x.method == NEAREST or new_rows >= NEW_ROWS_DEEP)
+    ):
+        return DEEP
+    return KEEP_ROWS
+
+
+cdef void plan_columns(
     const real* unused, const Array4* image, Columns* x, Py_ssize_t new_rows, bint stream,
 ) noexcept nogil:
-    """Choose the route, and turn the x table into what it reads by.
+    """Choose reader and schedule, and turn the x table into what the reader reads by.
 
-    `unused` is there for its type. On entry, ``lo`` and ``hi`` are columns of the image.
-    `new_rows` is how many source rows four crop rows advance by, `stream` says that the
-    result is streamed.
+    On entry, ``lo`` and ``hi`` are columns of the image. `new_rows` is how many source rows
+    four crop rows advance by, `stream` says that the result is streamed.
     """
     cdef Py_ssize_t i, stride = image.stride_x // <Py_ssize_t>sizeof(real)
     plan_prefetch(image, x)
-    if holds_reals(<real*>NULL, image):
-        x.route = DIRECT
-        if (
-            image.depth * <Py_ssize_t>sizeof(real) >= CROPKIT_VECTOR_BYTES
-            and (x.method == NEAREST or new_rows >= NEW_ROWS_DEEP)
-        ):
-            x.route = DEEP
-        if real is float:
-            if (
-                not stream and image.depth == 3 and stride == 3
-                and new_rows >= (NEW_ROWS_PICK if x.method == NEAREST else NEW_ROWS_TAPS)
-                and (x.method == NEAREST or x.count >= CROPKIT_TAPS > 0)
-            ):
-                x.route = TAPS
+    x.reader = choose_reader(unused, image, x)
+    x.schedule = choose_schedule(unused, image, x, new_rows, stream)
+    if x.reader == CONVERT:
+        plan_load(image, x)
+    elif x.reader == IN_PLACE:
         x.last = (image.width - 1) * stride if stride == image.depth else PY_SSIZE_T_MIN
         for i in range(x.count):
             x.lo[i] *= stride
             x.hi[i] *= stride
-        return
-    if real is float:
-        if (
-            CROPKIT_QUADS > 0 and image.code == CROPKIT_uint8 and image.depth <= 4
-            and (image.depth == 1 or image.stride_c == 1)
-            and image.stride_x == image.depth
-            and BYTES_WINDOW <= image.width * image.depth <= 0x7fffffff
-            and plan_bytes(image, x)
-        ):
-            x.route = BYTES
-            return
-    x.route = CONVERT
-    plan_load(image, x)
