@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_template.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
@@ -109,83 +111,17 @@ static inline void cropkit_flush_carry(cropkit_carry *carry)
 static const unsigned char cropkit_keep[2 * CROPKIT_VECTOR_BYTES] = {
     [0 ... CROPKIT_VECTOR_BYTES - 1] = 0xff};
 
-/* cropkit_blend_*: dst = top + (bottom - top) * weight.    cropkit_copy_*: dst = top.
- *
- * Rows are read in the vectors in which dst is written, so up to a vector before `top`
- * and `bottom` and after their ends: they are scratch rows with that much room. With
- * `stream`, the stores bypass the caches: worth it when the result is larger than the
- * last-level cache, a loss when it fits. */
-#define CROPKIT_DEFINE_ROW(NAME, REAL, VECTOR, VALUE)                                    \
-    static inline void NAME(REAL *dst, const REAL *top, const REAL *bottom, REAL weight, \
-        ptrdiff_t n, int stream, cropkit_carry *carry)                                   \
-    {                                                                                    \
-        typedef unsigned char bytes __attribute__((vector_size(CROPKIT_VECTOR_BYTES)));  \
-        const ptrdiff_t lanes = CROPKIT_VECTOR_BYTES / sizeof(REAL);                     \
-        const ptrdiff_t past = (uintptr_t)dst % CROPKIT_VECTOR_BYTES / sizeof(REAL);     \
-        const ptrdiff_t end = past + n;                                                  \
-        ptrdiff_t i = 0;                                                                 \
-        VECTOR v;                                                                        \
-        (void)bottom, (void)weight;                                                      \
-        dst -= past, top -= past, bottom -= past;                                        \
-        if (past) {                                                                      \
-            const ptrdiff_t skip = past * sizeof(REAL);                                  \
-            if (end < lanes || carry->line != (char *)dst || carry->bytes != skip) {     \
-                const ptrdiff_t stop = end < lanes ? end : lanes;                        \
-                cropkit_flush_carry(carry);                                              \
-                v = VALUE;                                                               \
-                memcpy(dst + past, (char *)&v + skip, (stop - past) * sizeof(REAL));     \
-            } else {                                                                     \
-                bytes keep, held;                                                        \
-                memcpy(&keep, cropkit_keep + CROPKIT_VECTOR_BYTES - skip, sizeof keep);  \
-                memcpy(&held, carry->held, sizeof held);                                 \
-                v = VALUE;                                                               \
-                v = (VECTOR)((held & keep) | ((bytes)v & ~keep));                        \
-                CROPKIT_STORE(dst, v, stream);                                           \
-                carry->bytes = 0;                                                        \
-            }                                                                            \
-            i = lanes;                                                                   \
-        } else {                                                                         \
-            cropkit_flush_carry(carry);                                                  \
-        }                                                                                \
-        if (stream)                                                                      \
-            for (; i + lanes <= end; i += lanes) {                                       \
-                v = VALUE;                                                               \
-                CROPKIT_STORE(dst + i, v, 1);                                            \
-            }                                                                            \
-        else                                                                             \
-            for (; i + lanes <= end; i += lanes) {                                       \
-                v = VALUE;                                                               \
-                CROPKIT_STORE(dst + i, v, 0);                                            \
-            }                                                                            \
-        if (i < end) {                                                                   \
-            v = VALUE;                                                                   \
-            memcpy(carry->held, &v, sizeof v);                                           \
-            carry->line = (char *)(dst + i);                                             \
-            carry->bytes = (end - i) * sizeof(REAL);                                     \
-        }                                                                                \
-    }
-
-#define CROPKIT_DEFINE_ROWS(REAL, SUFFIX)                                                \
-    typedef REAL cropkit_vector_##SUFFIX __attribute__((                                 \
-        vector_size(CROPKIT_VECTOR_BYTES), aligned(__alignof__(REAL)), may_alias));      \
-    static inline cropkit_vector_##SUFFIX cropkit_between_##SUFFIX(                      \
-        cropkit_vector_##SUFFIX a, cropkit_vector_##SUFFIX b, REAL w)                    \
-    {                                                                                    \
-        return a + (b - a) * w;                                                          \
-    }                                                                                    \
-    static inline cropkit_vector_##SUFFIX cropkit_lerp_##SUFFIX(                         \
-        const REAL *a, const REAL *b, REAL w)                                            \
-    {                                                                                    \
-        return cropkit_between_##SUFFIX(*(const cropkit_vector_##SUFFIX *)a,             \
-            *(const cropkit_vector_##SUFFIX *)b, w);                                     \
-    }                                                                                    \
-    CROPKIT_DEFINE_ROW(cropkit_blend_##SUFFIX, REAL, cropkit_vector_##SUFFIX,            \
-        cropkit_lerp_##SUFFIX(top + i, bottom + i, weight))                              \
-    CROPKIT_DEFINE_ROW(cropkit_copy_##SUFFIX, REAL, cropkit_vector_##SUFFIX,             \
-        *(const cropkit_vector_##SUFFIX *)(top + i))
-
-CROPKIT_DEFINE_ROWS(float, f32)
-CROPKIT_DEFINE_ROWS(double, f64)
+/* cropkit_blend_* and cropkit_copy_* for each type. */
+#define REAL float
+#define SUFFIX f32
+#include "_row_template.h"
+#undef REAL
+#undef SUFFIX
+#define REAL double
+#define SUFFIX f64
+#include "_row_template.h"
+#undef REAL
+#undef SUFFIX
 
 /* ---- uint8 pixels: byte windows --------------------------------------------------- */
 
