@@ -250,7 +250,7 @@ def streaming_threshold() -> int:
     That pays once the result would not stay in the third-level cache. Its size is read from
     sysfs (``sysconf`` has been seen to report the sum over all sockets), and no more than
     16 MiB of it are believed in: larger ones serve many cores, in a virtual machine those of
-    other machines too (docs/design/kernels.md).
+    other machines too (docs/design/kernel-log.md).
     """
     text = read(_CACHE_SIZE).strip()
     unit = {b"K": 1 << 10, b"M": 1 << 20}.get(text[-1:])

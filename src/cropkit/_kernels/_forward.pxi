@@ -8,7 +8,7 @@
 #
 #     source row --(_rows.pxi: load, lerp along x)--> row --(lerp along y)--> crop row
 #
-# Nothing here raises, and nothing trusts an index that it has not compared itself.
+# Tasks raise nothing, and trust no index that was not compared in `fill_table` or here.
 
 include "_arrays4.pxi"
 include "_team.pxi"
