@@ -7,7 +7,14 @@
 (1, 224, 224, 3)
 """
 
-from cropkit._backends import BackendError, BackendInfo, list_backends, use_backend
+from cropkit._arguments import IMAGE_DTYPES
+from cropkit._backends import (
+    BackendError,
+    BackendInfo,
+    find_backend,
+    list_backends,
+    use_backend,
+)
 from cropkit._ops import (
     crop_and_resize,
     crop_and_resize_grad_boxes,
@@ -21,6 +28,7 @@ from cropkit._sampling import Sampling
 __version__ = "0.1.0"
 
 __all__ = [
+    "IMAGE_DTYPES",
     "Backend",
     "BackendError",
     "BackendInfo",
@@ -31,6 +39,7 @@ __all__ = [
     "crop_and_resize",
     "crop_and_resize_grad_boxes",
     "crop_and_resize_grad_image",
+    "find_backend",
     "list_backends",
     "show_runtime",
     "use_backend",

@@ -33,7 +33,7 @@ class BackendError(RuntimeError):
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """One row of `list_backends`.
+    """What is known of a backend: one row of `list_backends`.
 
     Attributes
     ----------
@@ -48,6 +48,10 @@ class BackendInfo:
         What it declares to know beyond the first protocol (see `Backend`).
     reason : str or None
         Why it cannot be used, or None when it can.
+    backend : Backend or None
+        The object itself; None when it could not be loaded.
+    module : str or None
+        Of a plugin, the module that its entry point names.
     """
 
     name: str
@@ -56,6 +60,11 @@ class BackendInfo:
     exact: bool | None
     features: tuple[str, ...]
     reason: str | None
+    backend: Backend | None
+    module: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.origin})"
 
 
 class _Choice:
@@ -256,12 +265,46 @@ def list_backends() -> list[BackendInfo]:
     >>> [info.name for info in cropkit.list_backends()][:2]
     ['cpu', 'reference']
     """
-    rows = []
     registered, rejected = scan()
-    for entry in (*registered.values(), *rejected):
-        names = tuple(device_name(device) for device in sorted(entry.device_types))
-        features = tuple(sorted(entry.features))
-        rows.append(
-            BackendInfo(entry.name, entry.origin, names, entry.exact, features, entry.why_not())
-        )
-    return rows
+    return [_info(entry) for entry in (*registered.values(), *rejected)]
+
+
+def find_backend(backend: str | Backend) -> BackendInfo:
+    """Look up one backend, usable or not, as a call with ``backend=`` does.
+
+    Parameters
+    ----------
+    backend : str or Backend
+        A name that `list_backends` shows, or an object with a backend's methods.
+
+    Returns
+    -------
+    BackendInfo
+        What is known of it, and if it cannot be used, why.
+
+    Raises
+    ------
+    BackendError
+        There is no backend of that name.
+
+    Examples
+    --------
+    >>> import cropkit
+    >>> info = cropkit.find_backend("cpu")
+    >>> info.device_types, info.exact, info.reason
+    (('CPU',), True, None)
+    """
+    return _info(find(backend, "backend="))
+
+
+def _info(entry: Entry) -> BackendInfo:
+    return BackendInfo(
+        name=entry.name,
+        origin=entry.origin,
+        device_types=tuple(device_name(device) for device in sorted(entry.device_types)),
+        exact=entry.exact,
+        features=tuple(sorted(entry.features)),
+        reason=entry.why_not(),
+        backend=entry.backend,
+        module=entry.module,
+    )

@@ -11,7 +11,6 @@ import pytest
 
 import cropkit
 from cropkit import BackendError
-from cropkit._arrays import device_name
 from cropkit._runtime import run_in_pipe
 from cropkit.testing import BackendTests, _named
 from cropkit.testing._report import Report
@@ -70,13 +69,12 @@ def heading(tests: type[BackendTests]) -> str:
     BackendError
         There is no such backend, or it cannot be used here.
     """
-    entry = tests().entry
-    reason = entry.why_not()
-    if entry.backend is None or reason is not None:
-        raise BackendError(f"backend {entry} cannot be used here: {reason}")
-    devices = ", ".join(device_name(device) for device in sorted(entry.device_types))
-    kind = "exact" if entry.exact else f"not exact, tolerance {tests.tolerance:g}"
-    return f"cropkit {cropkit.__version__}, backend {entry} on {devices}, {kind}"
+    info = tests().info
+    if info.reason is not None:
+        raise BackendError(f"backend {info} cannot be used here: {info.reason}")
+    kind = "exact" if info.exact else f"not exact, tolerance {tests.tolerance:g}"
+    devices = ", ".join(info.device_types)
+    return f"cropkit {cropkit.__version__}, backend {info} on {devices}, {kind}"
 
 
 def run(tests: type[BackendTests], expression: str = "") -> Report:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cropkit._arguments import IMAGE_DTYPES
+from cropkit import IMAGE_DTYPES
 
 DTYPES: Final = IMAGE_DTYPES
 METHODS: Final = ("bilinear", "nearest")

@@ -47,12 +47,12 @@ class ProtocolTests(Suite):
 
     def test_it_is_registered_and_well_formed(self) -> None:
         """Found by its name, or given as an object; attributes, methods and signatures."""
-        entry = self.entry
-        assert entry.backend is not None, f"backend {entry} is no backend: {entry.problem}"
+        info = self.info
+        assert info.backend is not None, f"backend {info} is no backend: {info.reason}"
 
     def test_it_can_be_used_here(self) -> None:
-        reason = self.entry.why_not()
-        assert reason is None, f"backend {self.entry} cannot be used here: {reason}"
+        info = self.info
+        assert info.reason is None, f"backend {info} cannot be used here: {info.reason}"
 
     def test_something_runs(self) -> None:
         """Some dtype and some method: a backend that refuses every call is none."""
@@ -97,11 +97,11 @@ class ProtocolTests(Suite):
 
     def module_of_backend(self) -> str:
         """Name of the module that has to be imported to find the backend."""
-        return self.entry.module or type(self.entry.backend).__module__
+        return self.info.module or type(self.info.backend).__module__
 
     def test_refuses_looks_at_the_request_alone(self) -> None:
         """It returns a sentence or None for every request, twice the same."""
-        backend = self.entry.backend
+        backend = self.info.backend
         assert backend is not None
         operations = [name for name in OPERATORS if hasattr(backend, name)]
         for name, method, dtype, operation in itertools.product(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -9,9 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import cropkit
-from cropkit import Backend, BackendError
-from cropkit._backends import find
-from cropkit._plugins import Entry
+from cropkit import Backend, BackendError, BackendInfo, find_backend
 from cropkit.testing._arrays import LAYOUTS, VIEWS, room_for
 
 
@@ -53,15 +52,15 @@ class Suite:
     @property
     def exact(self) -> bool:
         """Whether the backend says that its bits are those of ``reference``."""
-        backend = self.entry.backend
+        backend = self.info.backend
         return backend is None or backend.exact
 
     # ---- running ---------------------------------------------------------------------
 
-    @property
-    def entry(self) -> Entry:
+    @cached_property
+    def info(self) -> BackendInfo:
         """The backend as the registry sees it."""
-        return find(self.backend, "backend=")
+        return find_backend(self.backend)
 
     @property
     def on_host(self) -> bool:
@@ -82,7 +81,7 @@ class Suite:
         try:
             return OPERATORS[operation](*arguments, backend=self.backend, **options)
         except BackendError as error:
-            reason = self.entry.why_not()
+            reason = find_backend(self.backend).reason
             if reason is not None:
                 pytest.fail(f"the backend cannot be used here: {reason}")
             refusal = str(error).partition("cannot run this call: ")[2]
@@ -92,7 +91,7 @@ class Suite:
 
     def require(self, operation: str) -> None:
         """Skip the test if the backend has no such method."""
-        if not hasattr(self.entry.backend, operation):
+        if not hasattr(self.info.backend, operation):
             pytest.skip(f"not offered: the backend has no method {operation}")
 
     def crop(
