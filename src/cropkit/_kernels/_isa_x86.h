@@ -1,0 +1,34 @@
+/* What every x86-64 has: SSE2. Included by the headers of the three instruction sets; the verbs
+ * are explained in _isa.h. */
+#ifndef CROPKIT_ISA_X86_H
+#define CROPKIT_ISA_X86_H
+
+#include <immintrin.h>
+
+static inline void cropkit_stream_fence(void)
+{
+    _mm_sfence();
+}
+
+static inline ptrdiff_t cropkit_lerp_pixels1(float *restrict dst, const float *row,
+    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n, ptrdiff_t last)
+{
+    ptrdiff_t i = 0;
+#define AT(k) (row + lo[i + (k)])
+#define TWO_PAIRS(j, k)                                                                  \
+    _mm_loadh_pi(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)AT(j))), (const __m64 *)AT(k))
+    for (; i + 4 <= n && lo[i] < last && lo[i + 3] < last; i += 4) {
+        const __m128 p = TWO_PAIRS(0, 1), q = TWO_PAIRS(2, 3);
+        const __m128 a = _mm_shuffle_ps(p, q, _MM_SHUFFLE(2, 0, 2, 0));
+        const __m128 next = _mm_shuffle_ps(p, q, _MM_SHUFFLE(3, 1, 3, 1));
+        const __m128 w = _mm_loadu_ps(weight + i);
+        const __m128 between = _mm_cmpneq_ps(w, _mm_setzero_ps());
+        const __m128 b = _mm_or_ps(_mm_and_ps(between, next), _mm_andnot_ps(between, a));
+        _mm_storeu_ps(dst + i, _mm_add_ps(a, _mm_mul_ps(_mm_sub_ps(b, a), w)));
+    }
+#undef TWO_PAIRS
+#undef AT
+    return i;
+}
+
+#endif
