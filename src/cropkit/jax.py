@@ -42,12 +42,10 @@ from cropkit._arguments import (
     check_boxes,
     check_crop_size,
     check_dtype,
-    check_extrapolation_value,
     check_image,
-    check_num_threads,
 )
 from cropkit._arrays import as_host_array, grad_image_dtype, refuse_deleted
-from cropkit._sampling import Method, check_sampling
+from cropkit._options import Options, check_options
 
 __all__ = ["crop_and_resize"]
 
@@ -140,9 +138,7 @@ def crop_and_resize(
     )
     options = _Options(
         image.shape, image.dtype, boxes.dtype, check_crop_size(crop_size),
-        check_sampling(method).method,
-        check_extrapolation_value(extrapolation_value), real,
-        check_num_threads(num_threads), backend,
+        check_options(method, extrapolation_value, real, num_threads, backend),
     )  # fmt: skip
     crops: jax.Array = _crop_and_resize(options, *_varying(image, boxes, box_indices))
     return crops
@@ -207,16 +203,7 @@ class _Options(NamedTuple):
     image_dtype: np.dtype[Any]
     boxes_dtype: np.dtype[Any]
     crop_size: tuple[int, int]
-    method: Method
-    extrapolation_value: float
-    dtype: np.dtype[Any]
-    num_threads: int | None
-    backend: str | None
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """The keywords that choose what runs."""
-        return {"num_threads": self.num_threads, "backend": self.backend}
+    how: Options
 
 
 # ---- what JAX differentiates ------------------------------------------------------------
@@ -225,7 +212,7 @@ class _Options(NamedTuple):
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _crop_and_resize(options: _Options, image: Any, boxes: Any, box_indices: Any) -> Any:
     shape = (boxes.shape[0], *options.crop_size, options.image_shape[3])
-    return _call_back(_crops, options, shape, options.dtype, image, boxes, box_indices)
+    return _call_back(_crops, options, shape, options.how.dtype, image, boxes, box_indices)
 
 
 def _forward(options: _Options, image: Any, boxes: Any, box_indices: Any) -> Any:
@@ -247,11 +234,11 @@ def _backward(options: _Options, kept: Any, grads: Any) -> tuple[Any, Any, None]
     if wanted is not None:
         of_image = _call_back_for_gradient(
             _of_image, options, options.image_shape,
-            grad_image_dtype(options.image_dtype, options.dtype), grads, boxes, box_indices,
+            grad_image_dtype(options.image_dtype, options.how.dtype), grads, boxes, box_indices,
         ).astype(options.image_dtype)  # fmt: skip
     if image is not None:
         of_boxes = _call_back_for_gradient(
-            _of_boxes, options, boxes.shape, options.dtype, grads, image, boxes, box_indices
+            _of_boxes, options, boxes.shape, options.how.dtype, grads, image, boxes, box_indices
         ).astype(options.boxes_dtype)
     return of_image, of_boxes, None
 
@@ -367,8 +354,8 @@ def _crops(mapped: _Mapped, out: NDArray[Any]) -> None:
     options = mapped.options
     images, indices = mapped.images(mapped.others[0])
     cropkit.crop_and_resize(
-        images, mapped.boxes, indices, options.crop_size, options.method,
-        options.extrapolation_value, dtype=out.dtype, out=out, **options.how,
+        images, mapped.boxes, indices, options.crop_size, dtype=out.dtype, out=out,
+        **options.how.of_crops,
     )  # fmt: skip
 
 
@@ -376,8 +363,8 @@ def _of_image(mapped: _Mapped, out: NDArray[Any]) -> None:
     options = mapped.options
     indices = mapped.moved(np.arange(mapped.number) * options.image_shape[0])
     cropkit.crop_and_resize_grad_image(
-        mapped.flat(mapped.others[0], 3), mapped.boxes, indices, out.shape, options.method,
-        dtype=out.dtype, out=out, **options.how,
+        mapped.flat(mapped.others[0], 3), mapped.boxes, indices, out.shape, dtype=out.dtype,
+        out=out, **options.how.of_gradients,
     )  # fmt: skip
 
 
@@ -385,6 +372,6 @@ def _of_boxes(mapped: _Mapped, out: NDArray[Any]) -> None:
     grads, image = mapped.others
     images, indices = mapped.images(image)
     cropkit.crop_and_resize_grad_boxes(
-        mapped.flat(grads, 3), images, mapped.boxes, indices, method=mapped.options.method,
-        dtype=out.dtype, out=out, **mapped.options.how,
+        mapped.flat(grads, 3), images, mapped.boxes, indices, dtype=out.dtype, out=out,
+        **mapped.options.how.of_gradients,
     )  # fmt: skip

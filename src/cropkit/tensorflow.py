@@ -16,7 +16,7 @@ Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a g
 
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, SupportsFloat, SupportsIndex
+from typing import Any, Final, SupportsFloat, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -31,12 +31,9 @@ from cropkit import _arrays
 from cropkit._arguments import (
     check_box_indices,
     check_crop_size,
-    check_dtype,
-    check_extrapolation_value,
-    check_num_threads,
 )
+from cropkit._options import Options, check_options
 from cropkit._results import check_memory
-from cropkit._sampling import Method, check_sampling
 
 __all__ = ["crop_and_resize"]
 
@@ -109,11 +106,9 @@ def crop_and_resize(
     >>> crop_and_resize(images, boxes, [0, 1], (224, 224)).shape
     TensorShape([2, 224, 224, 3])
     """
-    how = _How(
-        check_sampling(method).method, check_extrapolation_value(extrapolation_value),
-        check_dtype(np.float32 if dtype is None else dtype),
-        check_num_threads(num_threads), backend,
-    )  # fmt: skip
+    how = check_options(
+        method, extrapolation_value, np.float32 if dtype is None else dtype, num_threads, backend
+    )
     with tf.name_scope(name or "crop_and_resize"):
         image = tf.convert_to_tensor(image)
         boxes = tf.convert_to_tensor(boxes, dtype_hint=tf.as_dtype(how.dtype))
@@ -149,33 +144,17 @@ def _indices(boxes: Any, image: Any) -> Any:
     return _with_shape(result, boxes.shape[:1])
 
 
-class _How(NamedTuple):
-    """What is no tensor of a call."""
-
-    method: Method
-    extrapolation_value: float
-    dtype: np.dtype[Any]
-    num_threads: int | None
-    backend: str | None
-
-    @property
-    def runs(self) -> dict[str, Any]:
-        """The keywords that choose what runs."""
-        return {"num_threads": self.num_threads, "backend": self.backend}
-
-
 # ---- what TensorFlow differentiates -------------------------------------------------------
 # `compute` gets the tensors, or NumPy's views of them in a graph.
 
 
-def _crop_and_resize(how: _How, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
+def _crop_and_resize(how: Options, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
     static = tf.get_static_value(size)
     rows, columns = (None, None) if static is None else static
 
     def compute(image: Any, boxes: Any, indices: Any, size: Any, out: Any) -> Any:
         return cropkit.crop_and_resize(
-            image, boxes, indices, np.asarray(size), how.method, how.extrapolation_value,
-            dtype=how.dtype, out=out, **how.runs,
+            image, boxes, indices, np.asarray(size), dtype=how.dtype, out=out, **how.of_crops,
         )  # fmt: skip
 
     def shape(image: Any, boxes: Any, indices: Any, size: Any) -> tuple[int, ...]:
@@ -196,7 +175,7 @@ def _crop_and_resize(how: _How, image: Any, boxes: Any, indices: Any, size: Any)
     return crops(image, boxes)
 
 
-def _gradients(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> tuple[Any, Any]:
+def _gradients(how: Options, grads: Any, image: Any, boxes: Any, indices: Any) -> tuple[Any, Any]:
     grads = tf.convert_to_tensor(grads)  # a graph has IndexedSlices after tf.gather
     of_image = None
     if image.dtype.is_floating:
@@ -204,12 +183,12 @@ def _gradients(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> t
     return of_image, _grad_boxes(how, grads, image, boxes, indices)
 
 
-def _grad_image(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
+def _grad_image(how: Options, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
     dtype = _arrays.grad_image_dtype(np.dtype(image.dtype.as_numpy_dtype), how.dtype)
 
     def compute(grads: Any, boxes: Any, indices: Any, size: Any, out: Any) -> Any:
         return cropkit.crop_and_resize_grad_image(
-            grads, boxes, indices, np.asarray(size), how.method, dtype=dtype, out=out, **how.runs
+            grads, boxes, indices, np.asarray(size), dtype=dtype, out=out, **how.of_gradients
         )
 
     def shape(grads: Any, boxes: Any, indices: Any, size: Any) -> tuple[int, ...]:
@@ -223,10 +202,10 @@ def _grad_image(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> 
     return tf.cast(_with_shape(of_image(grads, boxes), image.shape), image.dtype)
 
 
-def _grad_boxes(how: _How, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
+def _grad_boxes(how: Options, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
     def compute(grads: Any, image: Any, boxes: Any, indices: Any, out: Any) -> Any:
         return cropkit.crop_and_resize_grad_boxes(
-            grads, image, boxes, indices, method=how.method, dtype=how.dtype, out=out, **how.runs
+            grads, image, boxes, indices, dtype=how.dtype, out=out, **how.of_gradients
         )
 
     def shape(grads: Any, image: Any, boxes: Any, indices: Any) -> tuple[int, ...]:
