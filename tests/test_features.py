@@ -55,3 +55,11 @@ def test_features_are_a_frozenset_of_names(features: Any) -> None:
 
 def test_features_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {info.name: info.features for info in cropkit.list_backends()}["cpu"] == ()
+
+
+def test_requests_are_made_by_name_only() -> None:
+    """A field that a later release adds can then take no other's place."""
+    with pytest.raises(TypeError, match="positional"):
+        Request("crop_and_resize", cropkit.Sampling(), (1, 2, 2, 1))  # type: ignore[misc, call-arg]
+    with pytest.raises(TypeError, match="positional"):
+        cropkit.Sampling("nearest")  # type: ignore[misc]
