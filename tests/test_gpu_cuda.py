@@ -246,9 +246,6 @@ class Tensor:
         return (2, 1)
 
 
-Tensor.__module__ = "torch"
-
-
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Put recorders in the place of a driver and of PyTorch; return what is launched."""
@@ -313,6 +310,13 @@ def test_a_result_is_allocated_by_the_library(launched: list[Any]) -> None:
         CudaBackend().empty((1,), np.dtype(np.float32), Strange())
 
 
+@pytest.mark.parametrize("module", ["torch", "jaxlib", "cupy.cuda"])
+def test_a_librarys_name_makes_no_array_its_own(launched: list[Any], module: str) -> None:
+    array = type("Tensor", (), {"__module__": module})()
+    with pytest.raises(BackendError, match=r"does not know how .* allocates arrays: pass out="):
+        CudaBackend().empty((1,), np.dtype(np.float32), array)
+
+
 def test_a_result_that_cannot_be_allocated(
     launched: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,13 +334,13 @@ def test_a_result_that_cannot_be_allocated(
 
 def test_jax_may_have_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     class Array:
-        __module__ = "jaxlib._jax"
         device = "cuda:0"
 
     def zeros(shape: tuple[int, ...], dtype: str, device: str) -> Tensor:
         return Tensor(0, shape, "float32")
 
-    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(numpy=SimpleNamespace(zeros=zeros)))
+    jax = SimpleNamespace(numpy=SimpleNamespace(zeros=zeros), Array=Array)
+    monkeypatch.setitem(sys.modules, "jax", jax)
     assert CudaBackend().empty((2, 3), np.dtype(np.float32), Array()).shape == (2, 3)
     with pytest.raises(TypeError, match="dtype=float64: JAX would round it to 32 bits"):
         CudaBackend().empty((2, 3), np.dtype(np.float64), Array())

@@ -193,19 +193,22 @@ def _legacy_stream(array: Any) -> int:
 
 
 _JAX: Final = Library(_legacy_stream, _jax_empty, own_streams=True)
-_LIBRARIES: Final = {
-    "torch": Library(_torch_stream, _torch_empty),
-    "cupy": Library(_cupy_stream, _cupy_empty),
-    "jax": _JAX,
-    "jaxlib": _JAX,
-}
+# A module that somebody has imported, its class of arrays, and what is known of them.
+_LIBRARIES: Final = (
+    ("torch", "Tensor", Library(_torch_stream, _torch_empty)),
+    ("cupy", "ndarray", Library(_cupy_stream, _cupy_empty)),
+    ("jax", "Array", _JAX),
+)
 _OTHER: Final = Library(_legacy_stream, _no_empty, own_streams=True)
 
 
 def library_of(array: object) -> Library:
-    """Return what is known of the library of an array."""
-    packages = (base.__module__.partition(".")[0] for base in type(array).__mro__)
-    return next((_LIBRARIES[name] for name in packages if name in _LIBRARIES), _OTHER)
+    """Return what is known of the library of an array: by its class, not by any name of it."""
+    for module, name, library in _LIBRARIES:
+        kind = getattr(sys.modules.get(module), name, None)
+        if isinstance(kind, type) and isinstance(array, kind):
+            return library
+    return _OTHER
 
 
 # ---- one call ------------------------------------------------------------------------
