@@ -40,7 +40,7 @@ def _as_host_array(value: object, name: str) -> NDArray[Any]:
     return value if type(value) is np.ndarray else _arrays.as_host_array(value, name)
 
 
-def place(checked: NDArray[Any] | DeviceArray) -> tuple[tuple[int, int], Any]:
+def device_and_array(checked: NDArray[Any] | DeviceArray) -> tuple[tuple[int, int], Any]:
     """Return the DLPack device of an array, and the array as a backend gets it."""
     if isinstance(checked, np.ndarray):
         return CPU, checked
@@ -49,7 +49,7 @@ def place(checked: NDArray[Any] | DeviceArray) -> tuple[tuple[int, int], Any]:
 
 def check_device(checked: NDArray[Any] | DeviceArray, name: str, expected: tuple[int, int]) -> None:
     """Check that an array is where the other arrays are."""
-    device, _ = place(checked)
+    device, _ = device_and_array(checked)
     if device != expected:
         # Never moved silently: that would hide what costs most.
         raise ValueError(

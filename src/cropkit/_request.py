@@ -26,7 +26,7 @@ from cropkit._arguments import (
     check_image_dtype,
     check_image_size,
     check_num_threads,
-    place,
+    device_and_array,
 )
 from cropkit._kernels._checks import Call, plain_forward, plain_grad_boxes
 from cropkit._results import allocate, check_out
@@ -170,7 +170,7 @@ def check_forward(
         checked = check_image(image)
         call.boxes = check_boxes(boxes, real)
         call.box_indices = check_box_indices(box_indices, len(call.boxes), checked.shape[0])
-        device, call.image = place(checked)
+        device, call.image = device_and_array(checked)
         if device is not CPU:
             call.request = _describe(call, checked, size, None, device[0])
     shape = (len(call.box_indices), *size, checked.shape[3])
@@ -210,7 +210,7 @@ def check_grad_image(
     call.boxes = check_boxes(boxes, real)
     check_grads_fit(checked, len(call.boxes), image_shape[3], "image_size")
     call.box_indices = check_box_indices(box_indices, len(call.boxes), image_shape[0])
-    device, call.grads = place(checked)
+    device, call.grads = device_and_array(checked)
     if device is not CPU:
         image = _Outline(image_shape, result_dtype)
         size = cast(tuple[int, int], checked.shape[1:3])
@@ -264,9 +264,9 @@ def check_grad_boxes(
     call.boxes = check_boxes(boxes, real)
     check_grads_fit(crops, len(call.boxes), checked.shape[3], "image")
     call.box_indices = check_box_indices(box_indices, len(call.boxes), checked.shape[0])
-    device, call.image = place(checked)
+    device, call.image = device_and_array(checked)
     check_device(crops, "grads", device)
-    call.grads = place(crops)[1]
+    call.grads = device_and_array(crops)[1]
     if device is not CPU:
         size = cast(tuple[int, int], crops.shape[1:3])
         call.request = _describe(call, checked, size, crops, device[0])

@@ -100,7 +100,7 @@ cdef void sum_dots(
     cdef const void* top
     cdef const void* bottom
     cdef Columns columns = read_columns(image, s, chunk)
-    empty_ring(&rows, s.taps[0], s.taps[1])
+    empty_ring(&rows, s.tap_rows[0], s.tap_rows[1])
     locate_taps(<float*>NULL, s, chunk, image)
     memset(s.across, 0, n * CROPKIT_LANES * sizeof(double))
     for y in range(chunk.y_first, chunk.y_last):
@@ -131,7 +131,7 @@ cdef void sum_rows(
     cdef const double* top
     cdef const double* bottom
     cdef Columns columns = read_columns(image, s, chunk)
-    empty_ring(&rows, s.taps[0], s.taps[1])
+    empty_ring(&rows, s.tap_rows[0], s.tap_rows[1])
     list_source_rows(s, chunk)
     for i in range(ROWS_AHEAD):
         cropkit_prefetch(
@@ -191,7 +191,7 @@ cdef void sum_slopes(
     cdef const double* g
     cdef const double* top
     cdef const double* bottom
-    empty_ring(&rows, s.taps[0], s.taps[1])
+    empty_ring(&rows, s.tap_rows[0], s.tap_rows[1])
     locate_taps(<double*>NULL, s, chunk, image)
     spread_weights(s, chunk, depth)
     memset(s.across, 0, values * sizeof(double))

@@ -31,7 +31,7 @@ cdef struct SumScratch:
     Py_ssize_t* right
     Py_ssize_t* pairs       # the left of two neighbours
     double* seconds         # 1 where the right one is the left tap
-    void* taps[2]           # of two source rows: left and right, or interpolated and rise
+    void* tap_rows[2]       # of two source rows: left and right, or interpolated and rise
     void* picked            # left and right, before they are interpolated
     void* loaded            # a crop row
     Py_ssize_t* source_rows  # in the order in which they are interpolated
@@ -88,7 +88,7 @@ cdef Py_ssize_t carve_sums(
     at = place(base, <void**>&s.pairs, at, whole_lanes(n) * sizeof(Py_ssize_t))
     at = place(base, <void**>&s.seconds, at, whole_lanes(n) * sizeof(double))
     for i in range(2):
-        at = place(base, &s.taps[i], at, 2 * values * sizeof(double))
+        at = place(base, &s.tap_rows[i], at, 2 * values * sizeof(double))
     at = place(base, &s.picked, at, 2 * values * sizeof(float))
     at = place(base, &s.loaded, at, values * sizeof(double))
     at = place(
