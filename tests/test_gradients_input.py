@@ -430,8 +430,9 @@ def test_arrays_that_another_thread_changes(which: str, each_cpu_backend: Backen
     try:
         for _ in range(40):
             with contextlib.suppress(IndexError, ValueError):
-                call(which, image=image, boxes=boxes, box_indices=indices, grads=grads,
-                     num_threads=2, backend=each_cpu_backend)  # fmt: skip
+                result = call(which, image=image, boxes=boxes, box_indices=indices, grads=grads,
+                              num_threads=2, backend=each_cpu_backend)  # fmt: skip
+                assert np.isfinite(result).all()
     finally:
         stop.set()
         spoiler.join()
