@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cropkit
-from cropkit import BackendError, _backends, _plugins
+from cropkit import BackendError, Request, _backends, _cpu, _plugins
 from tests.support.constant import CUDA, Constant, call_on, value
 from tests.support.plugins import ask
 
@@ -255,3 +255,38 @@ def test_the_first_exact_backend_for_a_device_is_chosen(registered: Any) -> None
     )
     assert _backends.choose(call_on(CUDA), None).name == "d"
     assert _backends.choose(call_on(), None).name == "cpu"
+
+
+class Counting:
+    """Hands everything on to the backend ``cpu``, and counts the crops."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_plugins.built_in("cpu").backend, name)
+
+    def crop_and_resize(
+        self, request: Request, image: Any, boxes: Any, box_indices: Any, out: Any
+    ) -> None:
+        self.calls += 1
+        _cpu.backend.crop_and_resize(request, image, boxes, box_indices, out)
+
+
+def test_what_wraps_the_cpu_is_not_passed_by() -> None:
+    """The short way is of ``cpu`` itself, not of whatever has its attributes."""
+    counting = Counting()
+    assert value(counting) == 0
+    with cropkit.use_backend(counting):  # type: ignore[arg-type]
+        value()
+    assert counting.calls == 2
+
+
+def test_a_subclass_of_the_cpu_is_not_passed_by() -> None:
+    class Sevens(_cpu.CpuBackend):
+        def crop_and_resize(
+            self, request: Request, image: Any, boxes: Any, box_indices: Any, out: Any
+        ) -> None:
+            out[...] = 7
+
+    assert value(Sevens()) == 7

@@ -1,7 +1,7 @@
 """The public operators."""
 
 from collections.abc import Sequence
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -9,8 +9,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cropkit._arrays import hand_over
 from cropkit._backends import allocate, choose, perform
 from cropkit._kernels._checks import Call
+from cropkit._plugins import built_in
 from cropkit._protocol import Backend
 from cropkit._request import check_forward, check_grad_boxes, check_grad_image, request_of
+
+if TYPE_CHECKING:
+    from cropkit._cpu import CpuBackend
 
 
 def crop_and_resize(
@@ -338,8 +342,9 @@ def _run(call: Call, like: object, given_out: object, backend: str | Backend | N
         call.out = allocate(chosen, request_of(call), like)
     if call.is_empty():
         call.out = _zeroed(call.out, given_out)
-    elif (own_way := getattr(chosen, "_run_call", None)) is not None:  # of the backend cpu
-        own_way(call)
+    elif chosen is built_in("cpu").backend:
+        # Itself, and nothing that wraps it. A request would cost a small call a tenth of its time.
+        cast("CpuBackend", chosen).run(call)
     else:
         perform(chosen, call)
     if given_out is not None:
