@@ -17,15 +17,7 @@
 
 #include "_simd.h"
 
-#define REAL float
-#define SUFFIX f32
-#include "_deep_template.h"
-#undef REAL
-#undef SUFFIX
-#define REAL double
-#define SUFFIX f64
-#include "_deep_template.h"
-#undef REAL
-#undef SUFFIX
+#define TEMPLATE "_deep_template.h"
+#include "_for_reals.h"
 
 #endif

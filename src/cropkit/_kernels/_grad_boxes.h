@@ -28,10 +28,7 @@
 
 enum { CROPKIT_LANES = 8, CROPKIT_LINE = 64 / sizeof(float) };
 
-#define CROPKIT_DOUBLES (CROPKIT_VECTOR_BYTES / (int)sizeof(double))
 #define CROPKIT_PARTS (CROPKIT_LANES / CROPKIT_DOUBLES)
-typedef double cropkit_doubles __attribute__((
-    vector_size(CROPKIT_VECTOR_BYTES), aligned(8), may_alias));
 
 static inline double cropkit_fold(const double *lanes)
 {
@@ -67,38 +64,9 @@ static void cropkit_lane_sums(
     }
 }
 
-/* Not __builtin_convertvector: GCC 12 splits it into halves, a third slower in all. */
-static inline __attribute__((always_inline)) cropkit_doubles cropkit_widen(const float *p)
-{
-#if defined(__AVX512F__)
-    return (cropkit_doubles)_mm512_cvtps_pd(_mm256_loadu_ps(p));
-#elif defined(__AVX2__)
-    return (cropkit_doubles)_mm256_cvtps_pd(_mm_loadu_ps(p));
-#elif defined(__SSE2__)
-    return (cropkit_doubles)_mm_cvtps_pd(
-        _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)p)));
-#else
-    cropkit_doubles wide;
-    for (int k = 0; k < CROPKIT_DOUBLES; k++)
-        wide[k] = p[k];
-    return wide;
-#endif
-}
-
 static inline __attribute__((always_inline)) cropkit_doubles cropkit_doubles_at(const double *p)
 {
     return *(const cropkit_doubles *)p;
-}
-
-/* The first values of a run, fewer than eight, and zeros after them. */
-static inline void cropkit_copy_end(float *to, const float *from, ptrdiff_t count)
-{
-#if defined(__AVX512F__)
-    _mm256_storeu_ps(to, _mm256_maskz_loadu_ps((__mmask8)((1 << count) - 1), from));
-#else
-    for (ptrdiff_t k = 0; k < CROPKIT_LANES; k++)
-        to[k] = k < count ? from[k] : 0;
-#endif
 }
 
 /* Eight values of which there may be fewer: where they are, else copied to `end`. */
@@ -112,15 +80,6 @@ static inline __attribute__((always_inline)) const float *cropkit_whole_lanes(
 }
 
 /* ---- dots ------------------------------------------------------------------------- */
-
-/* sum + a * b. The product of two float32 is exact in float64, so that here a fused operation
- * gives the same bits; it is used where the instruction set has it for certain. */
-#if defined(__AVX512F__)
-#define CROPKIT_ADD_EXACT_PRODUCT(sum, a, b)                                             \
-    sum = (cropkit_doubles)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(sum))
-#else
-#define CROPKIT_ADD_EXACT_PRODUCT(sum, a, b) sum += (a) * (b)
-#endif
 
 /* Add eight channels of a pixel to its dot products. */
 static inline __attribute__((always_inline)) void cropkit_add_dots(cropkit_doubles *a,
@@ -203,63 +162,12 @@ static void cropkit_blend_taps(double *restrict blend, double *restrict rise,
         }                                                                                \
     }
 
-#if defined(__AVX2__)
-/* Four values. */
-static inline __attribute__((always_inline)) void cropkit_blend_four(
-    double *blend, double *rise, __m128 left, __m128 right, const double *weights)
-{
-    const cropkit_pixel_f64 a = (cropkit_pixel_f64)_mm256_cvtps_pd(left);
-    const cropkit_pixel_f64 e = (cropkit_pixel_f64)_mm256_cvtps_pd(right) - a;
-    *(cropkit_pixel_f64 *)rise = e;
-    *(cropkit_pixel_f64 *)blend = a + *(const cropkit_pixel_f64 *)weights * e;
-}
-
-/* Four pixels of depth 3 in a run. Converted and stored one by one, each a store of four values
- * over the next one's first, they cost a tenth of the time of `rgb_f32` more. */
-static inline __attribute__((always_inline)) void cropkit_get_threes(
-    __m128 *run, const float *row, const ptrdiff_t *at)
-{
-    cropkit_pixel_f32 p[4];
-    for (int k = 0; k < 4; k++)
-        CROPKIT_GET3_F32(p[k], row + at[k]);
-    const __m128 last = _mm_permute_ps((__m128)p[3], _MM_SHUFFLE(2, 1, 0, 0));
-    run[0] = _mm_insert_ps((__m128)p[0], (__m128)p[1], 0x30);
-    run[1] = _mm_shuffle_ps((__m128)p[1], (__m128)p[2], _MM_SHUFFLE(1, 0, 2, 1));
-    run[2] = _mm_insert_ps(last, (__m128)p[2], 0x80);
-}
-#endif
-
 static __attribute__((noinline)) void cropkit_blend_pixels(double *restrict blend,
     double *restrict rise, const float *row, const float *later, const ptrdiff_t *left,
     const ptrdiff_t *right, const double *weights, ptrdiff_t n, ptrdiff_t depth)
 {
-    ptrdiff_t i = 0;
-#if defined(__AVX2__)
-    if (depth == 4)
-        for (; i < n; i++) {
-            cropkit_prefetch_line(later + left[i]);
-            cropkit_blend_four(blend + 4 * i, rise + 4 * i, _mm_loadu_ps(row + left[i]),
-                _mm_loadu_ps(row + right[i]), weights + 4 * i);
-        }
-    else if (depth == 3)
-        for (; i + 4 <= n; i += 4) {
-            __m128 l[3], r[3];
-            for (int k = 0; k < 4; k++)
-                cropkit_prefetch_line(later + left[i + k]);
-            cropkit_get_threes(l, row, left + i);
-            cropkit_get_threes(r, row, right + i);
-            for (ptrdiff_t k = 0, f = 3 * i; k < 3; k++, f += 4)
-                cropkit_blend_four(blend + f, rise + f, l[k], r[k], weights + f);
-        }
-    else if (depth == 1)
-        for (; i + 4 <= n; i += 4) {
-            cropkit_prefetch_line(later + left[i]);
-            const __m128 l = {row[left[i]], row[left[i + 1]], row[left[i + 2]], row[left[i + 3]]};
-            const __m128 r = {
-                row[right[i]], row[right[i + 1]], row[right[i + 2]], row[right[i + 3]]};
-            cropkit_blend_four(blend + i, rise + i, l, r, weights + i);
-        }
-#endif
+    ptrdiff_t i = cropkit_blend_some_pixels(
+        blend, rise, row, later, left, right, weights, n, depth);
     if (depth == 3)
         CROPKIT_BLEND_VALUES(3)
     else
@@ -297,33 +205,6 @@ static double cropkit_sum_rows(double *restrict across, const float *g, const do
     }
     memcpy(lanes, sums, sizeof sums);
     return cropkit_fold(lanes);
-}
-
-/* Neighbouring values at CROPKIT_DOUBLES places of a row. */
-static inline __attribute__((always_inline)) void cropkit_get_pairs(
-    cropkit_doubles *left, cropkit_doubles *right, const float *row, const ptrdiff_t *at)
-{
-#if defined(__AVX2__)
-#define TWO(j, k)                                                                        \
-    _mm_loadh_pi(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(row + at[j]))),      \
-        (const __m64 *)(row + at[k]))
-#if defined(__AVX512F__)
-    const __m256 a = _mm256_set_m128(TWO(4, 5), TWO(0, 1));
-    const __m256 b = _mm256_set_m128(TWO(6, 7), TWO(2, 3));
-    *left = (cropkit_doubles)_mm512_cvtps_pd(_mm256_shuffle_ps(a, b, 0x88));
-    *right = (cropkit_doubles)_mm512_cvtps_pd(_mm256_shuffle_ps(a, b, 0xdd));
-#else
-    const __m128 a = TWO(0, 1), b = TWO(2, 3);
-    *left = (cropkit_doubles)_mm256_cvtps_pd(_mm_shuffle_ps(a, b, 0x88));
-    *right = (cropkit_doubles)_mm256_cvtps_pd(_mm_shuffle_ps(a, b, 0xdd));
-#endif
-#undef TWO
-#else
-    for (int k = 0; k < CROPKIT_DOUBLES; k++) {
-        (*left)[k] = row[at[k]];
-        (*right)[k] = row[at[k] + 1];
-    }
-#endif
 }
 
 /* The same in one go and to the same bits, from image rows of depth 1 whose pixels adjoin: for

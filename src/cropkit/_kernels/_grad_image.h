@@ -17,24 +17,8 @@ static inline void cropkit_prefetch_pixel(const char *g, ptrdiff_t bytes)
         cropkit_prefetch_page_ahead(g + i);
 }
 
-#define REAL float
-#define SUFFIX f32
-#define PIXELS cropkit_pixel_f32
-#define GET(depth) CROPKIT_GET##depth##_F32
-#include "_scatter_template.h"
-#undef REAL
-#undef SUFFIX
-#undef PIXELS
-#undef GET
-#define REAL double
-#define SUFFIX f64
-#define PIXELS cropkit_pixel_f64
-#define GET(depth) CROPKIT_GET##depth##_F64
-#include "_scatter_template.h"
-#undef REAL
-#undef SUFFIX
-#undef PIXELS
-#undef GET
+#define TEMPLATE "_scatter_template.h"
+#include "_for_reals.h"
 
 /* ---- a finished row into the result ----------------------------------------------- */
 

@@ -8,11 +8,22 @@
  *                               them cropkit_window, cropkit_floats, cropkit_load_window and
  *                               cropkit_pick (see _simd.h)
  * CROPKIT_TAPS                  samples of three channels at a time, 0 where there are none
- * CROPKIT_GET3_F32, _F64        a pixel of three channels as a vector
+ * CROPKIT_GET3_f32, _f64        a pixel of three channels as a vector
  * cropkit_lerp_pixels1, 3       samples of one and of three channels, as below
  *
+ * and for sums in double (_grad_boxes.h):
+ *
+ * cropkit_widen(p)              CROPKIT_DOUBLES floats as doubles. Not __builtin_convertvector:
+ *                               GCC 12 splits it into halves, a third slower in all
+ * CROPKIT_ADD_EXACT_PRODUCT(sum, a, b)   sum + a * b of doubles that were float32: their product
+ *                               is exact, so that a fused operation gives the same bits; it is
+ *                               used where the instruction set has it for certain
+ * cropkit_copy_end(to, from, n) the n < 8 values of a run's end, and zeros after them
+ * cropkit_get_pairs             neighbouring values at CROPKIT_DOUBLES places of a row
+ * cropkit_blend_some_pixels     pixels of cropkit_blend_pixels
+ *
  * A function that returns a count says how many samples it has done, and the caller's plain loop
- * does the rest: an instruction set without a version of its own returns 0.
+ * does the rest. What an instruction set does not define comes from _isa_plain.h.
  *
  * Lerp between pixels at top + lo[i] and top + hi[i]; returns how many of the n samples
  * are done, and the caller goes on from there one by one. May write up to 16 floats past
@@ -31,10 +42,6 @@
 #ifndef CROPKIT_ISA_H
 #define CROPKIT_ISA_H
 
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
 #if defined(__AVX512F__)
 #include "_isa_avx512.h"
 #elif defined(__AVX2__)
@@ -44,5 +51,6 @@
 #else
 #include "_isa_neon.h"
 #endif
+#include "_isa_plain.h"
 
 #endif

@@ -2,9 +2,11 @@
 #ifndef CROPKIT_ISA_AVX2_H
 #define CROPKIT_ISA_AVX2_H
 
-#include "_isa_x86.h"
-
 #define CROPKIT_VECTOR_BYTES 32
+
+#include "_vectors.h"
+#include "_isa_x86.h"
+#include "_isa_avx.h"
 
 #define CROPKIT_STORE(p, v, stream)                                                      \
     ((stream) ? _mm256_stream_si256((__m256i *)(p), (__m256i)(v))                        \
@@ -31,11 +33,6 @@ static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *
 /* ---- pixels of three channels */
 
 #define CROPKIT_TAPS 2
-
-#define CROPKIT_GET3_F32(to, g)                                                          \
-    to = (cropkit_pixel_f32)_mm_maskload_ps((g), _mm_set_epi32(0, -1, -1, -1))
-#define CROPKIT_GET3_F64(to, g)                                                          \
-    to = (cropkit_pixel_f64)_mm256_maskload_pd((g), _mm256_set_epi64x(0, -1, -1, -1))
 
 /* Two samples of three channels along x, each in a half. */
 static inline __m256 cropkit_two_pixels3(
@@ -83,6 +80,23 @@ static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
     }
 #undef TWO_SAMPLES
     return i;
+}
+
+/* ---- sums in double */
+
+static inline __attribute__((always_inline)) cropkit_doubles cropkit_widen(const float *p)
+{
+    return (cropkit_doubles)_mm256_cvtps_pd(_mm_loadu_ps(p));
+}
+
+#define CROPKIT_OWN_GET_PAIRS
+static inline __attribute__((always_inline)) void cropkit_get_pairs(
+    cropkit_doubles *left, cropkit_doubles *right, const float *row, const ptrdiff_t *at)
+{
+    const __m128 a = cropkit_two_pairs(row, at[0], at[1]);
+    const __m128 b = cropkit_two_pairs(row, at[2], at[3]);
+    *left = (cropkit_doubles)_mm256_cvtps_pd(_mm_shuffle_ps(a, b, 0x88));
+    *right = (cropkit_doubles)_mm256_cvtps_pd(_mm_shuffle_ps(a, b, 0xdd));
 }
 
 #endif

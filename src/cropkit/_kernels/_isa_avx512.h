@@ -2,9 +2,11 @@
 #ifndef CROPKIT_ISA_AVX512_H
 #define CROPKIT_ISA_AVX512_H
 
-#include "_isa_x86.h"
-
 #define CROPKIT_VECTOR_BYTES 64
+
+#include "_vectors.h"
+#include "_isa_x86.h"
+#include "_isa_avx.h"
 
 #define CROPKIT_STORE(p, v, stream)                                                      \
     ((stream) ? _mm512_stream_si512((__m512i *)(p), (__m512i)(v))                        \
@@ -31,11 +33,6 @@ static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *
 /* ---- pixels of three channels */
 
 #define CROPKIT_TAPS 4
-
-#define CROPKIT_GET3_F32(to, g)                                                          \
-    to = (cropkit_pixel_f32)_mm_maskload_ps((g), _mm_set_epi32(0, -1, -1, -1))
-#define CROPKIT_GET3_F64(to, g)                                                          \
-    to = (cropkit_pixel_f64)_mm256_maskload_pd((g), _mm256_set_epi64x(0, -1, -1, -1))
 
 /* Four samples of three channels along x, in 12 lanes. `taps[k]` masks what is loaded for
  * sample k's two taps of six floats, `w` holds the samples' weights by lane. */
@@ -93,6 +90,34 @@ static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
         }
 #undef FOUR_SAMPLES
     return i;
+}
+
+/* ---- sums in double */
+
+static inline __attribute__((always_inline)) cropkit_doubles cropkit_widen(const float *p)
+{
+    return (cropkit_doubles)_mm512_cvtps_pd(_mm256_loadu_ps(p));
+}
+
+#define CROPKIT_ADD_EXACT_PRODUCT(sum, a, b)                                             \
+    sum = (cropkit_doubles)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(sum))
+
+#define CROPKIT_OWN_COPY_END
+static inline void cropkit_copy_end(float *to, const float *from, ptrdiff_t count)
+{
+    _mm256_storeu_ps(to, _mm256_maskz_loadu_ps((__mmask8)((1 << count) - 1), from));
+}
+
+#define CROPKIT_OWN_GET_PAIRS
+static inline __attribute__((always_inline)) void cropkit_get_pairs(
+    cropkit_doubles *left, cropkit_doubles *right, const float *row, const ptrdiff_t *at)
+{
+    const __m256 a = _mm256_set_m128(
+        cropkit_two_pairs(row, at[4], at[5]), cropkit_two_pairs(row, at[0], at[1]));
+    const __m256 b = _mm256_set_m128(
+        cropkit_two_pairs(row, at[6], at[7]), cropkit_two_pairs(row, at[2], at[3]));
+    *left = (cropkit_doubles)_mm512_cvtps_pd(_mm256_shuffle_ps(a, b, 0x88));
+    *right = (cropkit_doubles)_mm512_cvtps_pd(_mm256_shuffle_ps(a, b, 0xdd));
 }
 
 #endif

@@ -6,6 +6,8 @@
 
 #define CROPKIT_VECTOR_BYTES 16
 
+#include "_vectors.h"
+
 #define CROPKIT_STORE(p, v, stream) memcpy((p), &(v), sizeof(v))
 
 static inline void cropkit_stream_fence(void)
@@ -28,25 +30,14 @@ static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *
         vqtbl1q_u8(window, vreinterpretq_u8_s32(vld1q_s32(lanes)))));
 }
 
-/* ---- pixels of one and of three channels */
+/* ---- sums in double */
 
-#define CROPKIT_TAPS 0
-
-#define CROPKIT_GET3_F32(to, g) to = (cropkit_pixel_f32){(g)[0], (g)[1], (g)[2], 0}
-#define CROPKIT_GET3_F64(to, g) to = (cropkit_pixel_f64){(g)[0], (g)[1], (g)[2], 0}
-
-static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
-    int rows, float *restrict dst, const float *top, const float *bottom,
-    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, float wy, ptrdiff_t n,
-    ptrdiff_t last)
+static inline __attribute__((always_inline)) cropkit_doubles cropkit_widen(const float *p)
 {
-    return 0;
-}
-
-static inline ptrdiff_t cropkit_lerp_pixels1(float *restrict dst, const float *row,
-    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n, ptrdiff_t last)
-{
-    return 0;
+    cropkit_doubles wide;
+    for (int k = 0; k < CROPKIT_DOUBLES; k++)
+        wide[k] = p[k];
+    return wide;
 }
 
 #endif

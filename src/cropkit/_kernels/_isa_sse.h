@@ -2,9 +2,10 @@
 #ifndef CROPKIT_ISA_SSE_H
 #define CROPKIT_ISA_SSE_H
 
-#include "_isa_x86.h"
-
 #define CROPKIT_VECTOR_BYTES 16
+
+#include "_vectors.h"
+#include "_isa_x86.h"
 
 #define CROPKIT_STORE(p, v, stream)                                                      \
     ((stream) ? _mm_stream_si128((__m128i *)(p), (__m128i)(v))                           \
@@ -29,19 +30,11 @@ static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *
 #define CROPKIT_QUADS 0
 #endif
 
-/* ---- pixels of three channels */
+/* ---- sums in double */
 
-#define CROPKIT_TAPS 0
-
-#define CROPKIT_GET3_F32(to, g) to = (cropkit_pixel_f32){(g)[0], (g)[1], (g)[2], 0}
-#define CROPKIT_GET3_F64(to, g) to = (cropkit_pixel_f64){(g)[0], (g)[1], (g)[2], 0}
-
-static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
-    int rows, float *restrict dst, const float *top, const float *bottom,
-    const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, float wy, ptrdiff_t n,
-    ptrdiff_t last)
+static inline __attribute__((always_inline)) cropkit_doubles cropkit_widen(const float *p)
 {
-    return 0;
+    return (cropkit_doubles)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)p)));
 }
 
 #endif

@@ -1,23 +1,22 @@
-/* Template of _grad_image.h: what a crop row adds to image rows. Takes REAL, SUFFIX, PIXELS (a
- * pixel of up to four channels) and GET(depth) (loads one). */
+/* Template of _grad_image.h: what a crop row adds to image rows. Takes REAL and SUFFIX. */
 
 /* ---- depth 1 to 4: a pixel is one value ------------------------------------------- */
 
 #define DEPTH 1
 #define PIXEL REAL
-#define GET_PIXEL GET(1)
+#define GET_PIXEL NAMED(CROPKIT_GET1)
 #include "_scatter_pixels_template.h"
 #define DEPTH 2
-#define PIXEL PIXELS
-#define GET_PIXEL GET(2)
+#define PIXEL NAMED(cropkit_pixel)
+#define GET_PIXEL NAMED(CROPKIT_GET2)
 #include "_scatter_pixels_template.h"
 #define DEPTH 3
-#define PIXEL PIXELS
-#define GET_PIXEL GET(3)
+#define PIXEL NAMED(cropkit_pixel)
+#define GET_PIXEL NAMED(CROPKIT_GET3)
 #include "_scatter_pixels_template.h"
 #define DEPTH 4
-#define PIXEL PIXELS
-#define GET_PIXEL GET(4)
+#define PIXEL NAMED(cropkit_pixel)
+#define GET_PIXEL NAMED(CROPKIT_GET4)
 #include "_scatter_pixels_template.h"
 
 /* ---- any depth: along the channels ------------------------------------------------ */

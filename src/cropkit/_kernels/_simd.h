@@ -10,46 +10,10 @@
 #ifndef CROPKIT_SIMD_H
 #define CROPKIT_SIMD_H
 
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
 #include "_isa.h"
-#include "_template.h"
+#include "_prefetch.h"
 
 /* ---- rows: blend two, or copy one ------------------------------------------------ */
-
-/* Ask for memory that is needed soon: a line, some bytes, or what comes a page later. Into
- * the second-level cache, since the first has room for fewer requests under way and stalls
- * when there are more. */
-static inline __attribute__((always_inline)) void cropkit_prefetch_line(const void *at)
-{
-    __builtin_prefetch(at, 0, 2);
-}
-
-/* Without the empty statement, GCC takes a function that only prefetches to have no effect,
- * and drops the calls. */
-static inline void cropkit_prefetch(const char *at, ptrdiff_t bytes)
-{
-    __asm__ __volatile__("");
-    for (ptrdiff_t i = 0; i < bytes; i += 64)
-        cropkit_prefetch_line(at + i);
-}
-
-/* The same into the first-level cache: for little, and soon. */
-static inline void cropkit_prefetch_near(const char *at, ptrdiff_t bytes)
-{
-    __asm__ __volatile__("");
-    for (ptrdiff_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(at + i, 0, 3);
-}
-
-/* For long runs that are read slowly: hardware prefetchers stop at the end of a page, and too
- * few instructions are under way to reach the next one early. */
-static inline __attribute__((always_inline)) void cropkit_prefetch_page_ahead(const void *at)
-{
-    cropkit_prefetch_line((const char *)at + 4096);
-}
 
 /* A crop is written as one run of whole, aligned vectors, although its rows begin and end
  * inside them: the part of a vector that a row's end leaves over waits in `carry` for the
@@ -72,16 +36,8 @@ static const unsigned char cropkit_keep[2 * CROPKIT_VECTOR_BYTES] = {
     [0 ... CROPKIT_VECTOR_BYTES - 1] = 0xff};
 
 /* cropkit_blend_* and cropkit_copy_* for each type. */
-#define REAL float
-#define SUFFIX f32
-#include "_row_template.h"
-#undef REAL
-#undef SUFFIX
-#define REAL double
-#define SUFFIX f64
-#include "_row_template.h"
-#undef REAL
-#undef SUFFIX
+#define TEMPLATE "_row_template.h"
+#include "_for_reals.h"
 
 /* ---- uint8 pixels: byte windows --------------------------------------------------- */
 
@@ -141,25 +97,23 @@ static inline void cropkit_pick_pixels3(
 static inline ptrdiff_t cropkit_lerp_pixels4(float *restrict dst, const float *row,
     const ptrdiff_t *lo, const ptrdiff_t *hi, const float *weight, ptrdiff_t n)
 {
-    typedef float pixel __attribute__((vector_size(16), aligned(4), may_alias));
     for (ptrdiff_t i = 0; i < n; i++) {
-        const pixel a = *(const pixel *)(row + lo[i]), b = *(const pixel *)(row + hi[i]);
-        *(pixel *)(dst + 4 * i) = a + (b - a) * weight[i];
+        const cropkit_pixel_f32 a = *(const cropkit_pixel_f32 *)(row + lo[i]);
+        const cropkit_pixel_f32 b = *(const cropkit_pixel_f32 *)(row + hi[i]);
+        *(cropkit_pixel_f32 *)(dst + 4 * i) = a + (b - a) * weight[i];
     }
     return n;
 }
 
 /* ---- a pixel of up to four channels in one vector --------------------------------- */
 
-typedef float cropkit_pixel_f32 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef double cropkit_pixel_f64 __attribute__((vector_size(32), aligned(8), may_alias));
-
-/* Get a pixel of a crop, its missing channels zero; reads nothing beyond it. */
-#define CROPKIT_GET1_F32(to, g) to = *(g)
-#define CROPKIT_GET1_F64(to, g) to = *(g)
-#define CROPKIT_GET2_F32(to, g) to = (cropkit_pixel_f32){(g)[0], (g)[1], 0, 0}
-#define CROPKIT_GET2_F64(to, g) to = (cropkit_pixel_f64){(g)[0], (g)[1], 0, 0}
-#define CROPKIT_GET4_F32(to, g) to = *(const cropkit_pixel_f32 *)(g)
-#define CROPKIT_GET4_F64(to, g) to = *(const cropkit_pixel_f64 *)(g)
+/* Get a pixel of a crop, its missing channels zero; reads nothing beyond it. That of three
+ * channels is a verb of the instruction set. */
+#define CROPKIT_GET1_f32(to, g) to = *(g)
+#define CROPKIT_GET1_f64(to, g) to = *(g)
+#define CROPKIT_GET2_f32(to, g) to = (cropkit_pixel_f32){(g)[0], (g)[1], 0, 0}
+#define CROPKIT_GET2_f64(to, g) to = (cropkit_pixel_f64){(g)[0], (g)[1], 0, 0}
+#define CROPKIT_GET4_f32(to, g) to = *(const cropkit_pixel_f32 *)(g)
+#define CROPKIT_GET4_f64(to, g) to = *(const cropkit_pixel_f64 *)(g)
 
 #endif
