@@ -11,6 +11,7 @@
 # Tasks raise nothing, and trust no index that was not compared in `fill_table` or here.
 
 include "_arrays4.pxi"
+include "_store.pxi"
 include "_team.pxi"
 include "_rows.pxi"
 include "_tiles.pxi"
@@ -63,19 +64,19 @@ cdef struct Scratch:
 
 
 cdef Py_ssize_t carve(
-    Scratch* s, char* base, const Array4* image, const Crops* crops, Py_ssize_t real_size,
+    Scratch* s, char* base, const Array4* image, const Tiling* tiling, Py_ssize_t real_size,
 ) noexcept nogil:
     """Lay a thread's scratch out from `base`; its size in bytes (also for NULL).
 
     Everything is of the size of a tile's row or of its number of rows.
     """
     cdef Columns* x = &s.columns
-    cdef Py_ssize_t n = crops.tile_columns, values = n * image.depth
+    cdef Py_ssize_t n = tiling.columns, values = n * image.depth
     cdef Py_ssize_t row = (values + PAD) * real_size + 2 * LINE
     cdef Py_ssize_t loadable = min(image.width, 2 * n) * image.depth
     cdef Py_ssize_t lanes = (values + 2 * PAD) // 16 * 16 if image.depth <= 4 else 0
     cdef Py_ssize_t at = 0
-    at = place_table(base, &s.y, at, crops.tile_rows, real_size)
+    at = place_table(base, &s.y, at, tiling.rows, real_size)
     at = place_table(base, &s.x, at, n, real_size)
     at = place(base, <void**>&x.load, at, 2 * n * sizeof(Py_ssize_t))
     at = place(base, &x.loaded, at, loadable * real_size)
@@ -96,18 +97,6 @@ cdef inline void fill(real* dst, Py_ssize_t n, real value) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
         dst[i] = value
-
-
-cdef void store_line(
-    const real* line, char* dst, Py_ssize_t columns, const Crops* crops,
-) noexcept nogil:
-    """Spread a crop row over an `out` of any strides and alignment."""
-    cdef Py_ssize_t x, c
-    for x in range(columns):
-        for c in range(crops.out.depth):
-            memcpy(
-                dst + x * crops.out.stride_x + c * crops.out.stride_c,
-                line + x * crops.out.depth + c, sizeof(real))
 
 
 cdef inline const real* fetch_rows(
@@ -143,45 +132,45 @@ cdef inline void prefetch_rows(
 
 cdef inline void write_row(
     real* dst, const real* top, const real* bottom, real weight, Py_ssize_t n,
-    const Crops* crops, cropkit_carry* carry,
+    Method method, bint stream, cropkit_carry* carry,
 ) noexcept nogil:
     """The inside run of a crop row, from two rows interpolated along x."""
     if real is float:
-        if crops.method == NEAREST:
-            cropkit_copy_f32(dst, top, top, weight, n, crops.stream, carry)
+        if method == NEAREST:
+            cropkit_copy_f32(dst, top, top, weight, n, stream, carry)
         else:
-            cropkit_blend_f32(dst, top, bottom, weight, n, crops.stream, carry)
+            cropkit_blend_f32(dst, top, bottom, weight, n, stream, carry)
     else:
-        if crops.method == NEAREST:
-            cropkit_copy_f64(dst, top, top, weight, n, crops.stream, carry)
+        if method == NEAREST:
+            cropkit_copy_f64(dst, top, top, weight, n, stream, carry)
         else:
-            cropkit_blend_f64(dst, top, bottom, weight, n, crops.stream, carry)
+            cropkit_blend_f64(dst, top, bottom, weight, n, stream, carry)
 
 
 cdef inline void write_deep_row(
     real* dst, const char* top, const char* bottom, real weight, const Columns* x,
-    const Crops* crops, cropkit_carry* carry,
+    Py_ssize_t depth, bint stream, cropkit_carry* carry,
 ) noexcept nogil:
     """The inside run of a crop row by the schedule DEEP, from two rows of the image."""
     cdef const real* x_weight = <const real*>x.weight
     if real is float:
-        if crops.method == NEAREST:
+        if x.method == NEAREST:
             cropkit_deep_pick_f32(
                 dst, <const float*>top, <const float*>bottom, x.lo, x.hi, x_weight, weight,
-                x.count, crops.out.depth, crops.stream, carry)
+                x.count, depth, stream, carry)
         else:
             cropkit_deep_lerp_f32(
                 dst, <const float*>top, <const float*>bottom, x.lo, x.hi, x_weight, weight,
-                x.count, crops.out.depth, crops.stream, carry)
+                x.count, depth, stream, carry)
     else:
-        if crops.method == NEAREST:
+        if x.method == NEAREST:
             cropkit_deep_pick_f64(
                 dst, <const double*>top, <const double*>bottom, x.lo, x.hi, x_weight, weight,
-                x.count, crops.out.depth, crops.stream, carry)
+                x.count, depth, stream, carry)
         else:
             cropkit_deep_lerp_f64(
                 dst, <const double*>top, <const double*>bottom, x.lo, x.hi, x_weight, weight,
-                x.count, crops.out.depth, crops.stream, carry)
+                x.count, depth, stream, carry)
 
 
 cdef inline void write_taps_row(
@@ -203,18 +192,31 @@ cdef inline Py_ssize_t new_rows(const Py_ssize_t* y_lo, Py_ssize_t n) noexcept n
     return 4 * max(moved, -moved) // (n - 1) if n > 1 else PY_SSIZE_T_MAX
 
 
+cdef struct ForwardJob:
+    Order* order            # of the tiles' rows, or NULL: as the boxes come
+    const void* boxes
+    const Py_ssize_t* box_indices
+    const void* extrapolation   # a real: a conversion would flush a subnormal one
+    Array4 image
+    Method method
+    Store store
+    Tiling tiling
+
+
 cdef void crop_tile(
     const real* box, Py_ssize_t image_index, real extrapolation, char* out,
     Py_ssize_t y_begin, Py_ssize_t y_end, Py_ssize_t x_begin, Py_ssize_t x_end,
-    const Array4* image, const Crops* crops, Scratch* s,
+    const ForwardJob* job, Scratch* s,
 ) noexcept nogil:
-    """Crop rows [y_begin, y_end) and columns [x_begin, x_end) of one box to `out`."""
+    """Crop rows [y_begin, y_end) and columns [x_begin, x_end) of one box to `out`, its crop."""
+    cdef const Array4* image = &job.image
+    cdef const Array4* crops = &job.store.out
     cdef Columns* x = &s.columns
     cdef RowRing rows
     cdef cropkit_carry carry
     cdef Axis axis
     cdef Py_ssize_t y, i, y_first = y_end, y_last = y_end, x_first = x_end, x_last = x_end
-    cdef Py_ssize_t depth = crops.out.depth, before, inside, after, phase
+    cdef Py_ssize_t depth = crops.depth, before, inside, after, phase
     cdef const char* pixels = image.data + image_index * image.stride_b
     cdef const real* bottom
     cdef const Py_ssize_t* y_lo = s.y.lo
@@ -223,11 +225,11 @@ cdef void crop_tile(
     cdef real* line
 
     if image_index >= 0 and image_index < image.batch:
-        axis = corners_axis(box[0], box[2], image.height, crops.out.height)
-        fill_table(box, &axis, y_begin, y_end, crops.method, &s.y)
+        axis = corners_axis(box[0], box[2], image.height, crops.height)
+        fill_table(box, &axis, y_begin, y_end, job.method, &s.y)
         y_first, y_last = s.y.first, s.y.last
-        axis = corners_axis(box[1], box[3], image.width, crops.out.width)
-        fill_table(box, &axis, x_begin, x_end, crops.method, &s.x)
+        axis = corners_axis(box[1], box[3], image.width, crops.width)
+        fill_table(box, &axis, x_begin, x_end, job.method, &s.x)
         x_first, x_last = s.x.first, s.x.last
     if x_first == x_last:
         y_first = y_last = y_end
@@ -237,8 +239,8 @@ cdef void crop_tile(
 
     # Rows start at the crop row's own place within a cache line, so that a vector that is
     # aligned in one is aligned in the other.
-    out += x_begin * crops.out.stride_x
-    line = <real*>(out + y_begin * crops.out.stride_y) if crops.direct else <real*>s.line
+    out += x_begin * crops.stride_x
+    line = <real*>(out + y_begin * crops.stride_y) if job.store.direct else <real*>s.line
     phase = <size_t>(line + before) % LINE
     empty_ring(&rows, <char*>s.rows[0] + LINE + phase, <char*>s.rows[1] + LINE + phase)
     carry.bytes = 0
@@ -247,16 +249,16 @@ cdef void crop_tile(
         x.lo = s.x.lo + (x_first - x_begin)
         x.hi = s.x.hi + (x_first - x_begin)
         x.weight = <real*>s.x.weight + (x_first - x_begin)
-        x.method = crops.method
+        x.method = job.method
         x.lead = phase // <Py_ssize_t>sizeof(real)
         plan_columns(
             <const real*>box, image, x,
-            new_rows(y_lo + (y_first - y_begin), y_last - y_first), crops.stream)
+            new_rows(y_lo + (y_first - y_begin), y_last - y_first), job.store.stream)
 
     for y in range(y_begin, y_end):
         i = y - y_begin
-        if crops.direct:
-            line = <real*>(out + y * crops.out.stride_y)
+        if job.store.direct:
+            line = <real*>(out + y * crops.stride_y)
         if y < y_first or y >= y_last:
             fill(line, before + inside + after, extrapolation)
         else:
@@ -266,7 +268,8 @@ cdef void crop_tile(
             if x.schedule == DEEP:
                 write_deep_row(
                     line + before, pixels + y_lo[i] * image.stride_y,
-                    pixels + y_hi[i] * image.stride_y, y_weight[i], x, crops, &carry)
+                    pixels + y_hi[i] * image.stride_y, y_weight[i], x, depth, job.store.stream,
+                    &carry)
             elif x.schedule == TAPS:
                 write_taps_row(
                     line + before, pixels + y_lo[i] * image.stride_y,
@@ -274,25 +277,16 @@ cdef void crop_tile(
             else:
                 bottom = fetch_rows(box, &rows, y_lo[i], y_hi[i], pixels, image, x)
                 write_row(
-                    line + before, <const real*>rows.at[0], bottom, y_weight[i], inside, crops,
-                    &carry)
+                    line + before, <const real*>rows.at[0], bottom, y_weight[i], inside, x.method,
+                    job.store.stream, &carry)
             fill(line + before + inside, after, extrapolation)
-        if not crops.direct:
+        if not job.store.direct:
             cropkit_flush_carry(&carry)
-            store_line(line, out + y * crops.out.stride_y, x_end - x_begin, crops)
+            store_pixels(line, out + y * crops.stride_y, &job.store, x_end - x_begin)
     cropkit_flush_carry(&carry)
 
 
 # ---- all tiles -----------------------------------------------------------------------
-
-
-cdef struct ForwardJob:
-    Order* order            # of the tiles' rows, or NULL: as the boxes come
-    const void* boxes
-    const Py_ssize_t* box_indices
-    const void* extrapolation   # a real: a conversion would flush a subnormal one
-    Array4 image
-    Crops crops
 
 
 cdef inline void run_tile(
@@ -301,21 +295,22 @@ cdef inline void run_tile(
     """Crop the tile of that number: columns fastest, then a box's rows, or as ordered."""
     cdef Scratch s
     cdef uint64_t saved
-    cdef const Crops* crops = &job.crops
-    cdef Py_ssize_t x = tile % crops.column_tiles * crops.tile_columns
-    cdef Py_ssize_t row = tile // crops.column_tiles
-    cdef Py_ssize_t n = row // crops.row_tiles, y = row % crops.row_tiles * crops.tile_rows
+    cdef const Tiling* tiling = &job.tiling
+    cdef const Array4* crops = &job.store.out
+    cdef Py_ssize_t x = tile % tiling.column_tiles * tiling.columns
+    cdef Py_ssize_t row = tile // tiling.column_tiles
+    cdef Py_ssize_t n = row // tiling.row_tiles, y = row % tiling.row_tiles * tiling.rows
     if job.order != NULL:
         n = job.order[row].box
-        y = job.order[row].row_tile * crops.tile_rows
-    carve(&s, scratch, &job.image, crops, sizeof(real))
+        y = job.order[row].row_tile * tiling.rows
+    carve(&s, scratch, &job.image, tiling, sizeof(real))
     saved = cropkit_enter(sizeof(real) == sizeof(float))
     crop_tile(
         boxes + 4 * n, job.box_indices[n], (<const real*>job.extrapolation)[0],
-        crops.out.data + n * crops.out.stride_b, y, min(y + crops.tile_rows, crops.out.height),
-        x, min(x + crops.tile_columns, crops.out.width), &job.image, crops, &s)
+        crops.data + n * crops.stride_b, y, min(y + tiling.rows, crops.height),
+        x, min(x + tiling.columns, crops.width), job, &s)
     cropkit_leave(saved)
-    if crops.stream:
+    if job.store.stream:
         cropkit_stream_fence()
 
 
@@ -367,7 +362,8 @@ def crop_and_resize(
         A signal arrived; `out` is then partly filled.
     """
     cdef ForwardJob job
-    cdef Crops* crops = &job.crops
+    cdef Tiling* tiling = &job.tiling
+    cdef const Array4* crops = &job.store.out
     cdef Scratch unused
     cdef Py_ssize_t tiles, round_tiles
     # No memoryviews: to acquire one takes as long as a small crop.
@@ -378,24 +374,22 @@ def crop_and_resize(
     job.box_indices = <const Py_ssize_t*>cnp.PyArray_DATA(box_indices)
     job.extrapolation = &extrapolation
     job.image = read_array(image, code, swapped)
-    crops.out = read_array(out, code_of(edges), False)
-    crops.direct = crops.out.packed and crops.out.aligned
-    crops.method = method
-    crops.stream = stream
+    job.method = method
+    job.store = open_store(edges, out, code_of(edges), stream)
     # A thread that has less to do than that costs more than it saves.
     num_threads = <int>min(num_threads, max(1, cnp.PyArray_SIZE(out) // TILE_MIN))
-    plan_tiles(crops, num_threads, 0 if in_order else max(1, <Py_ssize_t>(
+    tiling[0] = plan_tiles(crops, num_threads, 0 if in_order else max(1, <Py_ssize_t>(
         BAND_ORDER / (<double>job.image.width
                       * <double>(job.image.depth * job.image.itemsize)))))
-    tiles = crops.out.batch * crops.row_tiles * crops.column_tiles
+    tiles = crops.batch * tiling.row_tiles * tiling.column_tiles
     round_tiles = max(
-        1, ROUND_VALUES // (crops.tile_rows * crops.tile_columns * crops.out.depth)) * num_threads
+        1, ROUND_VALUES // (tiling.rows * tiling.columns * crops.depth)) * num_threads
     try:
         if not in_order:
             job.order = sort_tiles(
-                edges, job.box_indices, &job.image, &crops.out, crops.tile_rows, crops.row_tiles)
+                edges, job.box_indices, &job.image, crops, tiling.rows, tiling.row_tiles)
         run_tasks(
             &run_tile_f32 if real is float else &run_tile_f64, &job, tiles, round_tiles,
-            <int>min(num_threads, tiles), carve(&unused, NULL, &job.image, crops, sizeof(real)))
+            <int>min(num_threads, tiles), carve(&unused, NULL, &job.image, tiling, sizeof(real)))
     finally:
         free(job.order)

@@ -11,13 +11,6 @@ from libc.stdlib cimport calloc
 from libc.string cimport memset
 from cropkit._kernels._axis cimport samples_reading, span_of
 
-cdef extern from "_pixels.h" nogil:
-    ctypedef void (*cropkit_store_float)(
-        char*, const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
-    const cropkit_store_float* cropkit_stores
-    void cropkit_store_float64_double(
-        char*, const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
-
 cdef extern from "_grad_image.h" nogil:
     void cropkit_scatter_f32(
         float*, float*, const float*, Py_ssize_t, const Py_ssize_t*, const Py_ssize_t*,
@@ -31,7 +24,6 @@ cdef extern from "_grad_image.h" nogil:
         double*, const double*, Py_ssize_t, const Py_ssize_t*, Py_ssize_t, Py_ssize_t) noexcept
     void cropkit_pack_f32(float*, const float*, Py_ssize_t, Py_ssize_t) noexcept
     void cropkit_pack_f64(double*, const double*, Py_ssize_t, Py_ssize_t) noexcept
-    void cropkit_put(char*, const char*, Py_ssize_t, int) noexcept
 
 cdef enum:
     # A band stays in a core's own cache, with the crop rows that pass by. Where there are
@@ -47,11 +39,10 @@ cdef enum:
 
 
 cdef struct Bands:
-    Array4 out
+    Store store
     Py_ssize_t pixel        # values that a pixel takes in a band: 4 for depth 2 and 3
     Py_ssize_t rows         # rows of a band
     Method method
-    bint stream
 
 
 cdef struct BandScratch:
@@ -89,7 +80,7 @@ cdef Py_ssize_t carve_band(
     BandScratch* s, char* base, const Array4* grads, const Bands* bands, Py_ssize_t real_size,
 ) noexcept nogil:
     """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
-    cdef Py_ssize_t n = grads.width, row = bands.out.width * bands.pixel * real_size
+    cdef Py_ssize_t n = grads.width, row = bands.store.out.width * bands.pixel * real_size
     cdef Py_ssize_t at = 0
     at = place(base, &s.rows, at, bands.rows * row)
     at = place(base, &s.sink, at, row)
@@ -112,7 +103,7 @@ cdef bint touched(
     cdef const Span* span = begin
     area.top = row_end
     area.bottom = row_begin
-    area.left = bands.out.width
+    area.left = bands.store.out.width
     area.right = 0
     while span < end:
         if span.low < row_end and span.high >= row_begin and span_of(
@@ -199,37 +190,31 @@ cdef void add_crop(
         chunk = chunk_end
 
 
-cdef void store(
+cdef void store_band_row(
     const real* src, char* dst, const Bands* bands, Py_ssize_t n, void* line,
 ) noexcept nogil:
-    """Write n pixels of a band to `out`, zeros where `src` is NULL."""
-    cdef const Array4* out = &bands.out
-    if src != NULL and bands.pixel != out.depth:
+    """Write n pixels of a band to the result."""
+    if bands.pixel != bands.store.out.depth:
         if real is float:
-            cropkit_pack_f32(<float*>line, src, n, out.depth)
+            cropkit_pack_f32(<float*>line, src, n, bands.store.out.depth)
         else:
-            cropkit_pack_f64(<double*>line, src, n, out.depth)
+            cropkit_pack_f64(<double*>line, src, n, bands.store.out.depth)
         src = <const real*>line
-    if out.packed and (src == NULL or out.code == code_of(src)):
-        cropkit_put(dst, <const char*>src, n * out.depth * out.itemsize, bands.stream)
-    elif real is float:
-        cropkit_stores[out.code](dst, src, n, out.stride_x, out.depth, out.stride_c)
-    else:
-        cropkit_store_float64_double(dst, src, n, out.stride_x, out.depth, out.stride_c)
+    store_pixels(src, dst, &bands.store, n)
 
 
 cdef void clear_rows(
     const real* unused, char* out, Py_ssize_t begin, Py_ssize_t end, const Bands* bands,
 ) noexcept nogil:
     """Write zeros to rows of `out`, the image's; rows that adjoin are one run."""
-    cdef Py_ssize_t y, stride = bands.out.stride_y
+    cdef Py_ssize_t y, stride = bands.store.out.stride_y
     if begin >= end:
         return
-    if bands.out.packed and stride == bands.out.width * bands.out.depth * bands.out.itemsize:
-        cropkit_put(out + begin * stride, NULL, (end - begin) * stride, bands.stream)
+    if bands.store.out.packed and stride == bands.store.out.width * bands.store.out.depth * bands.store.out.itemsize:
+        cropkit_put(out + begin * stride, NULL, (end - begin) * stride, bands.store.stream)
         return
     for y in range(begin, end):
-        store(<const real*>NULL, out + y * stride, bands, bands.out.width, NULL)
+        store_pixels(<const real*>NULL, out + y * stride, &bands.store, bands.store.out.width)
 
 
 cdef void write_band(
@@ -241,16 +226,16 @@ cdef void write_band(
     cdef char* row
     clear_rows(<real*>NULL, out, row_begin, area.top, bands)
     for y in range(area.top, area.bottom):
-        row = out + y * bands.out.stride_y
+        row = out + y * bands.store.out.stride_y
         if area.left > 0:
-            store(<const real*>NULL, row, bands, area.left, NULL)
-        store(
-            rows + (y - area.top) * row_size, row + area.left * bands.out.stride_x, bands,
+            store_pixels(<const real*>NULL, row, &bands.store, area.left)
+        store_band_row(
+            rows + (y - area.top) * row_size, row + area.left * bands.store.out.stride_x, bands,
             area.right - area.left, s.line)
-        if area.right < bands.out.width:
-            store(
-                <const real*>NULL, row + area.right * bands.out.stride_x, bands,
-                bands.out.width - area.right, NULL)
+        if area.right < bands.store.out.width:
+            store_pixels(
+                <const real*>NULL, row + area.right * bands.store.out.stride_x, &bands.store,
+                bands.store.out.width - area.right)
     clear_rows(<real*>NULL, out, area.bottom, row_end, bands)
 
 
@@ -270,10 +255,10 @@ cdef inline void run_band(
     cdef const Bands* bands = &job.bands
     cdef Py_ssize_t n = task // job.bands_per_image
     cdef Py_ssize_t row_begin = (task % job.bands_per_image) * bands.rows
-    cdef Py_ssize_t row_end = min(row_begin + bands.rows, bands.out.height)
+    cdef Py_ssize_t row_end = min(row_begin + bands.rows, bands.store.out.height)
     cdef const Span* span = job.grouped.spans + job.grouped.starts[n]
     cdef const Span* end = job.grouped.spans + job.grouped.starts[n + 1]
-    cdef char* out = bands.out.data + n * bands.out.stride_b
+    cdef char* out = bands.store.out.data + n * bands.store.out.stride_b
     cdef uint64_t saved = cropkit_enter(sizeof(real) == sizeof(float))
     carve_band(&s, scratch, &job.grads, bands, sizeof(real))
     if touched(unused, span, end, &job.grads, bands, row_begin, row_end, &area):
@@ -288,7 +273,7 @@ cdef inline void run_band(
     else:
         clear_rows(unused, out, row_begin, row_end, bands)
     cropkit_leave(saved)
-    if bands.stream:
+    if bands.store.stream:
         cropkit_stream_fence()
 
 
@@ -315,21 +300,21 @@ cdef void group(
     for i in range(num_boxes):
         n = box_indices[i]
         grouped.images[i] = n
-        if 0 <= n < bands.out.batch:
+        if 0 <= n < bands.store.out.batch:
             starts[n + 2] += 1
-    for n in range(bands.out.batch):
+    for n in range(bands.store.out.batch):
         starts[n + 2] += starts[n + 1]
     # starts[n + 1] is where image n begins, and moves on to its end as its boxes come.
     for i in range(num_boxes):
         n = grouped.images[i]
-        if 0 <= n < bands.out.batch:
+        if 0 <= n < bands.store.out.batch:
             span = &grouped.spans[starts[n + 1]]
             starts[n + 1] += 1
             span.box = i
-            span.y = corners_axis(boxes[i, 0], boxes[i, 2], bands.out.height, grads.height)
-            span.x = corners_axis(boxes[i, 1], boxes[i, 3], bands.out.width, grads.width)
+            span.y = corners_axis(boxes[i, 0], boxes[i, 2], bands.store.out.height, grads.height)
+            span.x = corners_axis(boxes[i, 1], boxes[i, 3], bands.store.out.width, grads.width)
             if not span_of(<const real*>NULL, &span.y, &span.low, &span.high):
-                span.low = bands.out.height
+                span.low = bands.store.out.height
                 span.high = -1
     cropkit_leave(saved)
 
@@ -377,21 +362,20 @@ def crop_and_resize_grad_image(
     cdef Py_ssize_t num_boxes = boxes.shape[0], row_bytes, rows, shares, tasks, round_tasks
 
     crops[0] = read_array(grads, code, swapped)
-    bands.out = read_array(out, out_code, False)
+    bands.store = open_store(<real*>NULL, out, out_code, stream)
     bands.method = method
-    bands.stream = stream
-    bands.pixel = 4 if 2 <= bands.out.depth <= 3 else bands.out.depth
+    bands.pixel = 4 if 2 <= bands.store.out.depth <= 3 else bands.store.out.depth
 
     if (crops.width * crops.depth) >> ROW_BITS:
         raise MemoryError(f"no memory for crop rows of {crops.width * crops.depth} values")
-    row_bytes = bands.out.width * bands.pixel * <Py_ssize_t>sizeof(real)
+    row_bytes = bands.store.out.width * bands.pixel * <Py_ssize_t>sizeof(real)
     rows = max(1, BAND_BYTES // row_bytes)
     if num_threads > 1:
-        shares = (BANDS_PER_THREAD * num_threads + bands.out.batch - 1) // bands.out.batch
-        rows = min(rows, max(BAND_ROWS_MIN, (bands.out.height + shares - 1) // shares))
-    bands.rows = min(rows, bands.out.height)
-    job.bands_per_image = (bands.out.height + bands.rows - 1) // bands.rows
-    tasks = bands.out.batch * job.bands_per_image
+        shares = (BANDS_PER_THREAD * num_threads + bands.store.out.batch - 1) // bands.store.out.batch
+        rows = min(rows, max(BAND_ROWS_MIN, (bands.store.out.height + shares - 1) // shares))
+    bands.rows = min(rows, bands.store.out.height)
+    job.bands_per_image = (bands.store.out.height + bands.rows - 1) // bands.rows
+    tasks = bands.store.out.batch * job.bands_per_image
     round_tasks = ROUND_VALUES // (
         (cnp.PyArray_SIZE(out) + cnp.PyArray_SIZE(grads)) // tasks + 1)
     num_threads = <int>min(num_threads, tasks)
@@ -401,7 +385,7 @@ def crop_and_resize_grad_image(
     grouped.starts = NULL
     grouped.spans = NULL
     try:
-        grouped.starts = <Py_ssize_t*>calloc(bands.out.batch + 2, sizeof(Py_ssize_t))
+        grouped.starts = <Py_ssize_t*>calloc(bands.store.out.batch + 2, sizeof(Py_ssize_t))
         grouped.spans = <Span*>malloc(num_boxes * sizeof(Span))
         grouped.images = <Py_ssize_t*>malloc(num_boxes * sizeof(Py_ssize_t))
         if grouped.images == NULL or grouped.starts == NULL or grouped.spans == NULL:

@@ -53,8 +53,9 @@ static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
     ptrdiff_t last)
 {
     ptrdiff_t i = 0;
-    const __m256i spread = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
-    const __m256i pack = _mm256_set_epi32(7, 7, 6, 5, 4, 2, 1, 0);
+    __m256i spread = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
+    __m256i pack = _mm256_set_epi32(7, 7, 6, 5, 4, 2, 1, 0);
+    __asm__("" : "+x"(spread), "+x"(pack)); /* else GCC may load them for each two samples */
     const __m256 y = _mm256_set1_ps(wy);
 #define TWO_SAMPLES                                                                      \
     do {                                                                                 \
@@ -72,7 +73,7 @@ static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
         }                                                                                \
     } while (0)
     (void)last;
-    for (; i + 2 <= n; i += 2)
+    for (const ptrdiff_t end = n - 1; i < end; i += 2)
         TWO_SAMPLES;
     if (rows == 2 && i < n) { /* the last, overlapping one */
         i = n - 2;

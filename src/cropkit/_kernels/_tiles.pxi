@@ -17,13 +17,9 @@ cdef enum:
     BAND_ORDER = 1 << 20
 
 
-cdef struct Crops:
-    Array4 out
-    bint direct     # whether a row of `out` is written as it is made
-    Method method
-    bint stream
-    Py_ssize_t tile_rows, tile_columns
-    Py_ssize_t row_tiles, column_tiles
+cdef struct Tiling:
+    Py_ssize_t rows, columns                # of a tile
+    Py_ssize_t row_tiles, column_tiles      # of a crop
 
 
 cdef struct Order:
@@ -33,24 +29,27 @@ cdef struct Order:
     Py_ssize_t box, row_tile
 
 
-cdef void plan_tiles(Crops* crops, int num_threads, Py_ssize_t band_rows) noexcept nogil:
+cdef Tiling plan_tiles(
+    const Array4* crops, int num_threads, Py_ssize_t band_rows,
+) noexcept nogil:
     """Choose the size of a tile, which bounds what a thread needs of scratch.
 
     Tiles that are to be sorted have about `band_rows` rows, else that is 0.
     """
+    cdef Tiling tiling
     cdef Py_ssize_t values, wanted, least
-    crops.tile_columns = min(crops.out.width, max(1, TILE_ROW // crops.out.depth))
-    values = crops.tile_columns * crops.out.depth
+    tiling.columns = min(crops.width, max(1, TILE_ROW // crops.depth))
+    values = tiling.columns * crops.depth
     least = (TILE_MIN + values - 1) // values
-    crops.tile_rows = max(1, min(min(crops.out.height, TILE_ROWS), TILE_MAX // values))
-    if crops.out.batch < TILES_PER_THREAD * num_threads:
-        wanted = (TILES_PER_THREAD * num_threads + crops.out.batch - 1) // crops.out.batch
-        crops.tile_rows = min(
-            crops.tile_rows, max((crops.out.height + wanted - 1) // wanted, least))
+    tiling.rows = max(1, min(min(crops.height, TILE_ROWS), TILE_MAX // values))
+    if crops.batch < TILES_PER_THREAD * num_threads:
+        wanted = (TILES_PER_THREAD * num_threads + crops.batch - 1) // crops.batch
+        tiling.rows = min(tiling.rows, max((crops.height + wanted - 1) // wanted, least))
     if band_rows:
-        crops.tile_rows = min(crops.tile_rows, max(band_rows, least))
-    crops.row_tiles = (crops.out.height + crops.tile_rows - 1) // crops.tile_rows
-    crops.column_tiles = (crops.out.width + crops.tile_columns - 1) // crops.tile_columns
+        tiling.rows = min(tiling.rows, max(band_rows, least))
+    tiling.row_tiles = (crops.height + tiling.rows - 1) // tiling.rows
+    tiling.column_tiles = (crops.width + tiling.columns - 1) // tiling.columns
+    return tiling
 
 
 cdef int compare_order(const void* a, const void* b) noexcept nogil:
