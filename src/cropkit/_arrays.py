@@ -80,6 +80,23 @@ def as_array(value: object, name: str) -> NDArray[Any] | DeviceArray:
         raise TypeError(f"{name}: expected an array: {error}") from None
 
 
+def host_views(*arrays: object) -> list[Any] | None:
+    """See arrays as NumPy's, if the first is another library's and all are in the CPU's memory.
+
+    None where one of them is not, or is not to be read: `as_array` says why.
+    """
+    if library_of(arrays[0]) is None:
+        return None
+    views: list[Any] = []
+    try:
+        for array in arrays:
+            library = library_of(array)
+            views.append(array if library is None else library.view(array))
+    except Exception:
+        return None
+    return views
+
+
 def is_masked(value: object) -> bool:
     """Whether it is a masked array; whoever makes one has imported ``numpy.ma``."""
     ma = sys.modules.get("numpy.ma")
@@ -201,8 +218,10 @@ def _reuses_memory() -> bool:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Allocate memory that every library shares."""
+    """Allocate memory that every library shares; as `empty` does if it is large."""
     size = math.prod(shape) * dtype.itemsize
+    if size >= _LARGE and AVAILABLE and _reuses_memory():
+        return _empty(shape, dtype)
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
@@ -260,22 +279,23 @@ class Library:
 
 class _Torch(Library):
     def view(self, value: Any) -> NDArray[Any] | DeviceArray:
+        torch: Any = sys.modules["torch"]
         if value.requires_grad:
             raise TypeError(
                 "a tensor that requires grad is for cropkit.torch.crop_and_resize, which "
                 "differentiates; detach() gives its values alone"
             )
-        if sys.modules["torch"].autograd.forward_ad.unpack_dual(value).tangent is not None:
+        if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
             raise TypeError(
                 "forward-mode derivatives are not offered; unpack_dual(tensor).primal gives a "
                 "dual tensor's values alone"
             )
-        return super().view(value)
+        return self.host_view(value) if value.is_cpu else super().view(value)
 
     def host_view(self, value: Any) -> NDArray[Any]:
         # Not by DLPack: it loses the negative bit of a view (torch 2.13), and what older
         # releases export may not be written to.
-        if _name(value.dtype) == "bfloat16":
+        if value.dtype is sys.modules["torch"].bfloat16:
             view: NDArray[Any] = self.as_int16(value).numpy().view(_bfloat16())
         else:
             view = value.numpy()
@@ -289,6 +309,8 @@ class _Torch(Library):
 
     def adopt(self, result: NDArray[Any], like: Any) -> Any:
         torch: Any = sys.modules["torch"]
+        if result.dtype.kind == "f":
+            return torch.from_numpy(result)
         if result.dtype.name == "bfloat16":
             return torch.from_dlpack(result.view(np.int16)).view(torch.bfloat16)
         return torch.from_dlpack(result)
@@ -338,7 +360,8 @@ class _TensorFlow(Library):
 
     def view(self, value: Any) -> NDArray[Any] | DeviceArray:
         tf: Any = sys.modules["tensorflow"]
-        value = tf.convert_to_tensor(value)  # a variable's value
+        if not isinstance(value, tf.Tensor):
+            value = tf.convert_to_tensor(value)  # a variable's value
         if tf.is_symbolic_tensor(value):
             raise TypeError(
                 "a tensor of a tf.function is for cropkit.tensorflow.crop_and_resize, which "

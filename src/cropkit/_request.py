@@ -28,6 +28,7 @@ from cropkit._arguments import (
     check_num_threads,
     device_and_array,
 )
+from cropkit._arrays import host_views
 from cropkit._kernels._checks import Call, plain_forward, plain_grad_boxes
 from cropkit._results import allocate, check_out
 from cropkit._sampling import Sampling, check_sampling
@@ -164,6 +165,18 @@ def check_forward(
     checked: Any = image
     size: Any = crop_size
     device = CPU
+    # float64 is left to the library, which may not have it.
+    if (
+        call is None and out is None and real is FLOAT32
+        and (views := host_views(image, boxes, box_indices))
+    ):  # fmt: skip
+        checked, seen_boxes, seen_indices = views
+        call = plain_forward(
+            checked, seen_boxes, seen_indices, crop_size, None, sampling, real, False, value, threads,
+            True,
+        )  # fmt: skip
+        if call is not None and call.out is not None:
+            return call
     if call is None:
         call = Call("crop_and_resize", sampling, real, value, threads)
         size = check_crop_size(crop_size)
@@ -256,6 +269,14 @@ def check_grad_boxes(
         plain = plain_grad_boxes(
             grads, image, boxes, box_indices, sampling, real, real is FLOAT64, threads
         )
+        if (
+            plain is None and real is FLOAT32
+            and (views := host_views(grads, image, boxes, box_indices))
+        ):  # fmt: skip
+            seen, seen_image, seen_boxes, seen_indices = views
+            plain = plain_grad_boxes(
+                seen, seen_image, seen_boxes, seen_indices, sampling, real, False, threads, True
+            )
         if plain is not None:
             return plain
     call = Call("grad_boxes", sampling, real, 0.0, threads)

@@ -18,6 +18,7 @@ refused threads
 """
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,12 +63,31 @@ def team_size(num_threads: int | None, values: int) -> int:
 def default_team_size() -> int:
     """Return OpenMP's maximum, the CPUs of this process or its quota, whichever is least.
 
-    An explicit ``OMP_NUM_THREADS`` wins over the other two.
+    An explicit ``OMP_NUM_THREADS`` wins over the other two. In a worker of PyTorch's
+    ``DataLoader``, no more than PyTorch allows itself there, which is one.
     """
     maximum: int = _openmp().openmp_max_threads()
+    in_worker = getattr(sys.modules.get("torch.utils.data"), "get_worker_info", None)
+    if in_worker is not None and in_worker() is not None:
+        maximum = min(maximum, sys.modules["torch"].get_num_threads())
     if os.environ.get("OMP_NUM_THREADS"):
         return maximum
     return max(1, min(maximum, _affinity(), _quota()))
+
+
+def within(limit: int, num_threads: int | None, values: int) -> int | None:
+    """Return the ``num_threads`` of a call from a framework that allows itself `limit` threads.
+
+    What the caller or ``CROPKIT_NUM_THREADS`` says is left alone, and so is a call that is small.
+    """
+    if (
+        num_threads is not None
+        or values < _SERIAL_VALUES
+        or in_environment(b"CROPKIT_NUM_THREADS")
+        or limit >= default_team_size()
+    ):
+        return num_threads
+    return max(limit, 1)
 
 
 def openmp_version() -> int:

@@ -19,7 +19,7 @@ comes out, and takes two to nine times as long (``docs/design/frameworks.md``).
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
 
 import numpy as np
@@ -35,6 +35,15 @@ try:
     from jax.experimental.buffer_callback import buffer_callback
 except ImportError:  # it is experimental, and may go or change its name
     buffer_callback = None
+
+try:
+    from jax._src.core import trace_state_clean  # private
+except ImportError:
+
+    def trace_state_clean() -> bool:
+        """Say that something may be traced."""
+        return False
+
 
 import cropkit
 from cropkit._arguments import (
@@ -136,11 +145,16 @@ def crop_and_resize(
     box_indices = _checked(
         box_indices, lambda values: check_box_indices(values, boxes.shape[0], batch)
     )
-    options = _Options(
-        image.shape, image.dtype, boxes.dtype, check_crop_size(crop_size),
-        check_options(method, extrapolation_value, real, num_threads, backend),
-    )  # fmt: skip
-    crops: jax.Array = _crop_and_resize(options, *_varying(image, boxes, box_indices))
+    size = check_crop_size(crop_size)
+    how = check_options(method, extrapolation_value, real, num_threads, backend)
+    crops: jax.Array
+    if _is_at_hand(image, boxes, box_indices):
+        crops = cropkit.crop_and_resize(
+            image, boxes, box_indices, size, dtype=real, **how.of_crops
+        )  # fmt: skip
+    else:
+        options = _Options(image.shape, image.dtype, boxes.dtype, size, how)
+        crops = _crop_and_resize(options, *_varying(image, boxes, box_indices))
     return crops
 
 
@@ -194,6 +208,19 @@ def _fits_in_jax(image: NDArray[Any]) -> NDArray[Any]:
                 'jax.config.update("jax_enable_x64", True) allows 64'
             )
     return image.astype(image.dtype.newbyteorder("="), copy=False)
+
+
+def _is_at_hand(*arrays: jax.Array) -> bool:
+    """Whether nothing is traced or placed: a result is then computed at once, without a callback.
+
+    Where a program has several devices, JAX decides where the result is.
+    """
+    return (
+        not any(isinstance(array, jax.core.Tracer) for array in arrays)
+        and trace_state_clean()
+        and jax.default_backend() == "cpu"
+        and jax.device_count() == 1
+    )
 
 
 class _Options(NamedTuple):
@@ -251,6 +278,17 @@ _crop_and_resize.defvjp(_forward, _backward, symbolic_zeros=True)
 
 def _call_back(compute: Any, options: _Options, shape: Any, dtype: Any, *arrays: Any) -> Any:
     """Let JAX call `compute` with the arrays: images and gradients, boxes, box_indices."""
+    on_host = buffer_callback is not None and jax.default_backend() == "cpu"
+    return _varying(_callback(compute, options, shape, dtype, on_host)(*arrays), *arrays)[0]
+
+
+@lru_cache(256)
+def _callback(compute: Any, options: _Options, shape: Any, dtype: Any, on_host: bool) -> Any:
+    """Make a function of arrays that calls back, which JAX compiles once.
+
+    JAX knows what it has compiled by the function that it is of: where nothing around a call is
+    jitted, as in ``jax.grad`` alone, a new function would be compiled at every call.
+    """
 
     def fill(_: Any, out: Any, *arrays: Any) -> None:
         mapped = _Mapped(options, arrays)
@@ -263,11 +301,9 @@ def _call_back(compute: Any, options: _Options, shape: Any, dtype: Any, *arrays:
         return out
 
     result = jax.ShapeDtypeStruct(shape, dtype)
-    if buffer_callback is not None and jax.default_backend() == "cpu":
-        out = buffer_callback(fill, result, vmap_method="expand_dims")(*arrays)
-    else:
-        out = jax.pure_callback(make, result, *arrays, vmap_method="expand_dims")
-    return _varying(out, *arrays)[0]
+    if on_host:
+        return jax.jit(buffer_callback(fill, result, vmap_method="expand_dims"))
+    return jax.jit(partial(jax.pure_callback, make, result, vmap_method="expand_dims"))
 
 
 def _varying(*arrays: Any) -> list[Any]:

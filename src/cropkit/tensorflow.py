@@ -11,11 +11,13 @@
 tf.Tensor([[0. 5. 0. 5.]], shape=(1, 4), dtype=float32)
 
 Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a graph,
-``tf.numpy_function`` calls them. A ``tf.custom_gradient`` says which gradients belong to which.
+``tf.numpy_function`` calls them. A ``tf.custom_gradient`` says which gradients belong to which,
+wherever one may be asked for.
 """
 
 import uuid
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any, Final, SupportsFloat, SupportsIndex
 
 import numpy as np
@@ -28,12 +30,20 @@ except ImportError as error:
 
 import cropkit
 from cropkit import _arrays
-from cropkit._arguments import (
-    check_box_indices,
-    check_crop_size,
-)
+from cropkit._arguments import check_box_indices, check_crop_size
 from cropkit._options import Options, check_options
 from cropkit._results import check_memory
+
+try:
+    # Private: whether a tape or an accumulator would record a gradient of such tensors, 0 for no.
+    from tensorflow.python.ops import gradients_util
+
+    _gradient_types = gradients_util.PossibleTapeGradientTypes
+except (ImportError, AttributeError):
+
+    def _gradient_types(tensors: Any) -> int:
+        return 1
+
 
 __all__ = ["crop_and_resize"]
 
@@ -109,15 +119,25 @@ def crop_and_resize(
     how = check_options(
         method, extrapolation_value, np.float32 if dtype is None else dtype, num_threads, backend
     )
+    if tf.executing_eagerly():  # all is checked on the way
+        image, boxes = _tensor(image), _tensor(boxes, how.dtype)
+        size: Any = crop_size
+        if isinstance(size, tf.Tensor):
+            size = _numbers(size.numpy())
+        return _crop_eagerly(how, image, boxes, box_indices, size)
     with tf.name_scope(name or "crop_and_resize"):
-        image = tf.convert_to_tensor(image)
-        boxes = tf.convert_to_tensor(boxes, dtype_hint=tf.as_dtype(how.dtype))
-        if not tf.executing_eagerly():  # else all is checked on the way
-            image, boxes = tf.ensure_shape(image, [None] * 4), tf.ensure_shape(boxes, [None, 4])
+        image = tf.ensure_shape(_tensor(image), [None] * 4)
+        boxes = tf.ensure_shape(_tensor(boxes, how.dtype), [None, 4])
         if box_indices is None:
             box_indices = _indices(boxes, image)
-        indices = tf.convert_to_tensor(box_indices, dtype_hint=tf.int32)
-        return _crop_and_resize(how, image, boxes, indices, _size(crop_size))
+        return _crop_in_graph(how, image, boxes, _tensor(box_indices, np.int32), _size(crop_size))
+
+
+def _tensor(given: Any, hint: DTypeLike | None = None) -> Any:
+    """Return an argument as a tensor; of the dtype `hint` if nothing else says which."""
+    if isinstance(given, tf.Tensor):
+        return given
+    return tf.convert_to_tensor(given, dtype_hint=None if hint is None else tf.as_dtype(hint))
 
 
 def _size(given: Any) -> Any:
@@ -129,6 +149,11 @@ def _size(given: Any) -> Any:
             return given
         given = static
     return tf.convert_to_tensor(check_crop_size(given))
+
+
+def _numbers(size: NDArray[Any]) -> Any:
+    """Return a size as a tuple, which the checks take the short way with."""
+    return tuple(size.tolist()) if size.ndim == 1 else size
 
 
 def _indices(boxes: Any, image: Any) -> Any:
@@ -148,39 +173,70 @@ def _indices(boxes: Any, image: Any) -> Any:
 # `compute` gets the tensors, or NumPy's views of them in a graph.
 
 
-def _crop_and_resize(how: Options, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
+def _crop_eagerly(how: Options, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
+    def crops() -> Any:
+        return cropkit.crop_and_resize(
+            image, boxes, indices, size, dtype=how.dtype, **how.of_crops
+        )  # fmt: skip
+
+    # A gradient that nobody can ask for is not offered: to offer one takes as long as the crops.
+    wanted = [bool(_gradient_types([tensor])) for tensor in (image, boxes)]
+    if not any(wanted):
+        return crops()
+    if indices is None:
+        indices = _indices(boxes, image)
+
+    @tf.custom_gradient
+    def of_wanted(*_: Any) -> Any:
+        def gradient(grads: Any) -> list[Any]:
+            every = _gradients(how, grads, image, boxes, indices, wanted)
+            return list(compress(every, wanted))
+
+        return crops(), gradient
+
+    return of_wanted(*compress((image, boxes), wanted))
+
+
+def _crop_in_graph(how: Options, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
     static = tf.get_static_value(size)
     rows, columns = (None, None) if static is None else static
 
     def compute(image: Any, boxes: Any, indices: Any, size: Any, out: Any) -> Any:
         return cropkit.crop_and_resize(
-            image, boxes, indices, np.asarray(size), dtype=how.dtype, out=out, **how.of_crops,
+            image, boxes, indices, _numbers(size), dtype=how.dtype, out=out, **how.of_crops
         )  # fmt: skip
 
     def shape(image: Any, boxes: Any, indices: Any, size: Any) -> tuple[int, ...]:
-        return (len(boxes), *check_crop_size(size), image.shape[3])
+        return (len(boxes), *check_crop_size(_numbers(size)), image.shape[3])
 
     def of_operation(operation: Any, grads: Any) -> tuple[Any, ...]:
         image, boxes, indices, _ = operation.inputs
-        return *_gradients(how, grads, image, boxes, indices), None, None
+        return *_gradients(how, grads, image, boxes, indices, (True, True)), None, None
 
     @tf.custom_gradient
     def crops(image: Any, boxes: Any) -> Any:
         def gradient(grads: Any) -> tuple[Any, Any]:
-            return _gradients(how, grads, image, boxes, indices)
+            return _gradients(how, grads, image, boxes, indices, (True, True))
 
+        known = (boxes.shape[0], rows, columns, image.shape[3])
+        if None not in known:
+            check_memory(tuple(map(int, known)), how.dtype)
         result = _call(compute, shape, how.dtype, of_operation, image, boxes, indices, size)
-        return _with_shape(result, (boxes.shape[0], rows, columns, image.shape[3])), gradient
+        return _with_shape(result, known), gradient
 
     return crops(image, boxes)
 
 
-def _gradients(how: Options, grads: Any, image: Any, boxes: Any, indices: Any) -> tuple[Any, Any]:
+def _gradients(
+    how: Options, grads: Any, image: Any, boxes: Any, indices: Any, wanted: Sequence[bool]
+) -> tuple[Any, Any]:
     grads = tf.convert_to_tensor(grads)  # a graph has IndexedSlices after tf.gather
-    of_image = None
-    if image.dtype.is_floating:
+    of_image = of_boxes = None
+    if wanted[0] and image.dtype.is_floating:
         of_image = _grad_image(how, grads, image, boxes, indices)
-    return of_image, _grad_boxes(how, grads, image, boxes, indices)
+    if wanted[1]:
+        of_boxes = _grad_boxes(how, grads, image, boxes, indices)
+    return of_image, of_boxes
 
 
 def _grad_image(how: Options, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
@@ -257,6 +313,5 @@ def _call(
 
 
 def _with_shape(tensor: Any, shape: Any) -> Any:
-    """Tell a graph as much of a tensor's shape as is known."""
-    tensor.set_shape(shape)
-    return tensor
+    """Tell a graph, and what optimizes it, as much of a tensor's shape as is known."""
+    return tensor if tf.executing_eagerly() else tf.ensure_shape(tensor, shape)

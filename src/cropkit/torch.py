@@ -10,10 +10,13 @@
 tensor([[0., 5., 0., 5.]])
 
 The forward operator and both gradients are custom operators of ``torch.library``, whose
-kernels are the three functions of `cropkit`; so all that is said there about bits, threads
-and bad input holds here.
+kernels are the three functions of `cropkit`; so all that is said there about bits and bad input
+holds here. A call uses no more threads than ``torch.get_num_threads()``. Where nothing but
+autograd watches a call, its kernel is called without PyTorch's dispatcher, which takes longer
+than a small crop.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, SupportsFloat, SupportsIndex
 
@@ -39,6 +42,7 @@ from cropkit._arguments import (
     check_num_threads,
 )
 from cropkit._arrays import grad_image_dtype, numpy_dtype
+from cropkit._threads import within
 
 __all__ = ["crop_and_resize"]
 
@@ -125,7 +129,10 @@ def crop_and_resize(
     if not isinstance(box_indices, torch.Tensor | None):
         count, batch = boxes.shape[0], image.shape[0]
         box_indices = _tensor(box_indices, lambda given: check_box_indices(given, count, batch))
-    return _crop_and_resize(image, boxes, box_indices, size, method, value, dtype, threads, backend)
+    inputs = image, boxes, box_indices, size, method, value, dtype, threads, backend
+    if not torch.compiler.is_compiling() and _is_unwatched(inputs):
+        return _differentiable(_crop_and_resize, *inputs)
+    return _crop_and_resize(*inputs)
 
 
 def _tensor(given: Any, check: Callable[[Any], Any]) -> torch.Tensor:
@@ -160,6 +167,7 @@ class _Unlocked:
 # Not by torch.library.custom_op: its kernel for autograd, which cannot be replaced without a
 # warning, drops the tangents of forward mode without a word, and refuses torch.func.grad.
 _LIBRARY: Final = torch.library.Library("cropkit", "FRAGMENT")
+_KERNELS: Final[dict[Any, Callable[..., torch.Tensor]]] = {}
 
 
 def _operator(name: str) -> Callable[[Callable[..., torch.Tensor]], Any]:
@@ -170,6 +178,7 @@ def _operator(name: str) -> Callable[[Callable[..., torch.Tensor]], Any]:
         _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
         operator = getattr(torch.ops.cropkit, name).default
+        _KERNELS[operator] = kernel
         _LIBRARY.impl(name, lambda *inputs: _differentiable(operator, *inputs), "Autograd")
         return operator
 
@@ -188,9 +197,10 @@ def _crop_and_resize(
     num_threads: int | None,
     backend: str | None,
 ) -> torch.Tensor:
+    values = boxes.shape[:1].numel() * math.prod(crop_size) * image.shape[3:].numel()
     crops: torch.Tensor = cropkit.crop_and_resize(
         image.detach(), boxes.detach(), box_indices, crop_size, method, extrapolation_value,
-        dtype=dtype, num_threads=num_threads, backend=backend,
+        dtype=dtype, num_threads=_at_most(num_threads, values), backend=backend,
     )  # fmt: skip
     return crops
 
@@ -206,9 +216,10 @@ def _grad_image(
     num_threads: int | None,
     backend: str | None,
 ) -> torch.Tensor:
+    threads = _at_most(num_threads, max(grads.numel(), math.prod(image_size)))
     grad: torch.Tensor = cropkit.crop_and_resize_grad_image(
         grads.detach(), boxes.detach(), box_indices, image_size, method,
-        dtype=dtype, num_threads=num_threads, backend=backend,
+        dtype=dtype, num_threads=threads, backend=backend,
     )  # fmt: skip
     return grad
 
@@ -226,9 +237,13 @@ def _grad_boxes(
 ) -> torch.Tensor:
     grad: torch.Tensor = cropkit.crop_and_resize_grad_boxes(
         grads.detach(), image.detach(), boxes.detach(), box_indices, method=method,
-        dtype=dtype, num_threads=num_threads, backend=backend,
+        dtype=dtype, num_threads=_at_most(num_threads, grads.numel()), backend=backend,
     )  # fmt: skip
     return grad
+
+
+def _at_most(num_threads: int | None, values: int) -> int | None:
+    return within(torch.get_num_threads(), num_threads, values)
 
 
 # ---- what the compiler sees: shapes and dtypes ------------------------------------------
@@ -270,13 +285,13 @@ class _Crop(_SingleLevelFunction):
         image, boxes, box_indices = ctx.saved_tensors
         of_image = of_boxes = None
         if ctx.needs_input_grad[0]:
-            of_image = _grad_image(
-                grads, boxes, box_indices, ctx.image_size, ctx.method,
+            of_image = _differentiable(
+                _grad_image, grads, boxes, box_indices, ctx.image_size, ctx.method,
                 grad_image_dtype(ctx.image_dtype, ctx.dtype), *ctx.how,
             ).to(ctx.image_dtype)  # fmt: skip
         if ctx.needs_input_grad[1]:
-            of_boxes = _grad_boxes(
-                grads, image, boxes, box_indices, ctx.method, ctx.dtype, *ctx.how
+            of_boxes = _differentiable(
+                _grad_boxes, grads, image, boxes, box_indices, ctx.method, ctx.dtype, *ctx.how
             ).to(ctx.boxes_dtype)  # fmt: skip
         return of_image, of_boxes, *[None] * 7
 
@@ -297,10 +312,46 @@ class _Gradient(_SingleLevelFunction):
 
 
 def _of_function(operator: Any, inputs: tuple[Any, ...]) -> Any:
+    if _is_unwatched(inputs):
+        return _KERNELS[operator](*inputs)
     # An autograd function's forward switches both modes off, also for the outer levels of
     # torch.func, whose derivatives would be 0 without a word.
     with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
         return _below_autograd(operator, inputs)
+
+
+def _is_unwatched(inputs: tuple[Any, ...]) -> bool:
+    """Whether nothing but autograd may want to know of a call: no tracer, transform or mode.
+
+    Much of that is private in PyTorch; where it is not as expected, the answer is no.
+    """
+    try:
+        return (
+            all(_keys(x) in _PLAIN_KEYS for x in inputs if isinstance(x, torch.Tensor))
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+            and not torch.autograd.profiler._is_profiler_enabled
+            and torch._C._len_torch_dispatch_stack() == 0
+            and torch._C._functorch.peek_interpreter_stack() is None
+            and forward_ad._current_level < 0
+        )
+    except AttributeError:
+        return False
+
+
+def _keys(tensor: torch.Tensor) -> int:
+    """Return which of the dispatcher's kernels a tensor asks for."""
+    keys: int = torch._C._dispatch_keys(tensor).raw_repr()
+    return keys
+
+
+try:
+    with torch.inference_mode():
+        _PLAIN_KEYS = {_keys(torch.empty(0))}
+    with torch.inference_mode(False):
+        _PLAIN_KEYS.add(_keys(torch.empty(0)))
+except AttributeError:
+    _PLAIN_KEYS = set()
 
 
 def _below_autograd(operator: Any, inputs: tuple[Any, ...]) -> Any:
@@ -314,13 +365,16 @@ def _differentiable(operator: Any, *inputs: Any) -> Any:
     Under torch.func, PyTorch calls this once for each level of differentiation.
     """
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    if not learns and _is_unwatched(inputs):
+        return _KERNELS[operator](*inputs)
     unpack: Any = forward_ad.unpack_dual
     if any(unpack(x).tangent is not None for x in tensors):
         raise NotImplementedError(
             "forward-mode derivatives of crop_and_resize are not offered: use reverse mode, "
             "such as backward(), torch.autograd.grad, torch.func.vjp or torch.func.jacrev"
         )
-    if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+    if not learns:
         return _below_autograd(operator, inputs)
     with enable_single_level_autograd_function():
         if operator is _crop_and_resize:

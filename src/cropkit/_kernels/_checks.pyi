@@ -46,6 +46,7 @@ def plain_forward(
     in_float64: bool,
     extrapolation_value: float,
     num_threads: int | None,
+    shared: bool = False,
 ) -> Call | None: ...
 def plain_grad_boxes(
     grads: object,
@@ -56,5 +57,6 @@ def plain_grad_boxes(
     compute_dtype: np.dtype[Any],
     in_float64: bool,
     num_threads: int | None,
+    shared: bool = False,
 ) -> Call | None: ...
 def in_environment(name: bytes) -> bool: ...

@@ -16,6 +16,9 @@ cnp.import_array()
 # up to the next float could not be converted to an index.
 cdef Py_ssize_t _MAX_AXIS = 1 << 62
 MAX_AXIS = _MAX_AXIS
+# Libraries share memory that begins at a multiple of this, and copy other.
+cdef enum:
+    ALIGNMENT = 64
 # Bytes of the largest result that is allocated here: any machine has that much, and
 # ``_arrays.py`` gives nobody's memory again for it.
 cdef Py_ssize_t _SMALL = 1 << 20
@@ -177,10 +180,22 @@ cdef class Call:
             or cnp.PyArray_DIM(<cnp.ndarray?>pixels, 3) == 0)
 
 
+cdef cnp.ndarray _new_aligned(int ndim, cnp.npy_intp* shape, int kind, Py_ssize_t size):
+    """A new array of `size` bytes that begins at a multiple of ALIGNMENT."""
+    cdef cnp.npy_intp bytes_needed = size + ALIGNMENT
+    cdef cnp.ndarray memory = cnp.PyArray_EMPTY(1, &bytes_needed, cnp.NPY_UINT8, 0)
+    cdef char* data = <char*>cnp.PyArray_DATA(memory)
+    cdef cnp.ndarray array
+    data += -<size_t>data % ALIGNMENT
+    array = cnp.PyArray_SimpleNewFromData(ndim, shape, kind, data)
+    cnp.set_array_base(array, memory)
+    return array
+
+
 def plain_forward(
     object image, object boxes, object box_indices, object crop_size, object out,
     object sampling, object compute_dtype, bint in_float64, object extrapolation_value,
-    object num_threads,
+    object num_threads, bint shared=False,
 ):
     """Make a forward call of arguments that are right as they are, and say so of no others.
 
@@ -194,9 +209,11 @@ def plain_forward(
     Notes
     -----
     The call's ``out`` is `out` if that is packed, writable and apart from the others, or a
-    small new array if `out` is None. It is None where it is not for this function to say: the
-    result is empty or large, or `out` may still be right.
+    small new array if `out` is None, aligned for another library if it is `shared` with one.
+    It is None where it is not for this function to say: the result is empty or large, or `out`
+    may still be right.
     """
+    cdef double size
     cdef cnp.npy_intp shape[4]
     cdef int kind = cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32
     cdef cnp.ndarray indices
@@ -226,19 +243,23 @@ def plain_forward(
     if out is not None:
         if _is_plain_out(out, shape, kind, image, boxes, indices):
             call.out = out
-    elif 0 < (
-        <double>shape[0] * shape[1] * shape[2] * shape[3] * (8 if in_float64 else 4)
-    ) <= _SMALL:
-        call.out = cnp.PyArray_EMPTY(4, shape, kind, 0)
+        return call
+    size = <double>shape[0] * shape[1] * shape[2] * shape[3] * (8 if in_float64 else 4)
+    if 0 < size <= _SMALL:
+        if shared:
+            call.out = _new_aligned(4, shape, kind, <Py_ssize_t>size)
+        else:
+            call.out = cnp.PyArray_EMPTY(4, shape, kind, 0)
     return call
 
 
 def plain_grad_boxes(
     object grads, object image, object boxes, object box_indices, object sampling,
-    object compute_dtype, bint in_float64, object num_threads,
+    object compute_dtype, bint in_float64, object num_threads, bint shared=False,
 ):
     """Make a call for a box gradient without `out`, as `plain_forward` does; or None."""
     cdef cnp.npy_intp shape[2]
+    cdef int kind
     cdef cnp.ndarray indices
     cdef Call call
     if not (
@@ -267,7 +288,11 @@ def plain_grad_boxes(
     call.image = image
     call.boxes = boxes
     call.box_indices = indices
-    call.out = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32, 0)
+    kind = cnp.NPY_FLOAT64 if in_float64 else cnp.NPY_FLOAT32
+    if shared:
+        call.out = _new_aligned(2, shape, kind, shape[0] * (32 if in_float64 else 16))
+    else:
+        call.out = cnp.PyArray_EMPTY(2, shape, kind, 0)
     return call
 
 
