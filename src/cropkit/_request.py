@@ -172,8 +172,8 @@ def check_forward(
     ):  # fmt: skip
         checked, seen_boxes, seen_indices = views
         call = plain_forward(
-            checked, seen_boxes, seen_indices, crop_size, None, sampling, real, False, value, threads,
-            True,
+            checked, seen_boxes, seen_indices, crop_size, None, sampling, real, False, value,
+            threads, True,
         )  # fmt: skip
         if call is not None and call.out is not None:
             return call
