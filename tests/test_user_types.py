@@ -41,6 +41,54 @@ crop_and_resize_grad_image(crops, boxes, [0], image.shape, dtype="float64", num_
 crop_and_resize_grad_image([[[[1.0]]]], boxes, None, np.array([1, 4, 4, 1]), out=None)
 crop_and_resize_grad_boxes(crops, image, boxes, [0], dtype=np.dtype("f8"), num_threads=np.int8(1))
 """
+# What comes out: arrays of NumPy where such go in, of the dtype that the call shows.
+RESULTS: Final = """
+from typing import Any, assert_type
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from cropkit import crop_and_resize, crop_and_resize_grad_boxes, crop_and_resize_grad_image
+
+image = np.zeros((1, 4, 4, 1), np.uint8)
+boxes = [[0.1, 0.2, 0.5, 0.6]]
+crops = crop_and_resize(image, boxes, None, (2, 2), "nearest", 1.0, backend="cpu", num_threads=2)
+assert_type(crops, NDArray[np.float32])
+assert_type(crop_and_resize(image, boxes, None, (2, 2), dtype=None), NDArray[np.float32])
+assert_type(crop_and_resize(image, boxes, None, (2, 2), dtype=np.float32), NDArray[np.float32])
+assert_type(crop_and_resize(image, boxes, None, (2, 2), dtype=np.float64), NDArray[np.float64])
+assert_type(crop_and_resize(image, boxes, None, (2, 2), dtype=np.dtype("f8")), NDArray[np.float64])
+assert_type(crop_and_resize(image, boxes, None, (2, 2), dtype="float64"), NDArray[Any])
+assert_type(crop_and_resize(image, boxes, None, (2, 2), out=crops), NDArray[Any])
+
+of_image = crop_and_resize_grad_image(crops, boxes, None, image.shape)
+assert_type(of_image, NDArray[np.float32])
+of_image_16 = crop_and_resize_grad_image(crops, boxes, None, image.shape, dtype=np.float16)
+assert_type(of_image_16, NDArray[np.float16])
+of_image_named = crop_and_resize_grad_image(crops, boxes, None, image.shape, dtype="bfloat16")
+assert_type(of_image_named, NDArray[Any])
+
+of_boxes = crop_and_resize_grad_boxes(crops, image, boxes, None)
+assert_type(of_boxes, NDArray[np.float32])
+of_boxes_64 = crop_and_resize_grad_boxes(crops, image, boxes, None, dtype=np.float64)
+assert_type(of_boxes_64, NDArray[np.float64])
+assert_type(crop_and_resize_grad_boxes(crops, image, boxes, None, out=of_boxes), NDArray[Any])
+
+
+def of_any_dtype(dtype: DTypeLike, out: NDArray[np.float32] | None) -> None:
+    crops = crop_and_resize(image, boxes, None, (2, 2), dtype=dtype, out=out)
+    assert_type(crops, NDArray[Any])
+"""
+# What comes out of the package's functions where a library's array goes in is for its user to say.
+RESULT_OF_FRAMEWORK: Final = """
+from typing import Any, assert_type
+
+import cropkit
+
+crops = cropkit.crop_and_resize(image, boxes, None, (2, 2))
+assert_type(cropkit.crop_and_resize(image, boxes, None, (2, 2)), Any)
+assert_type(cropkit.crop_and_resize_grad_image(crops, boxes, None, (1, 4, 4, 4)), Any)
+assert_type(cropkit.crop_and_resize_grad_boxes(crops, image, boxes, None), Any)
+"""
 FRAMEWORK: Final = """
 import numpy as np
 {imports}
@@ -76,10 +124,14 @@ WRONG: Final = {
     "boxes": "crop_and_resize(image, None, [0], (2, 2))",
     "crop_size": "crop_and_resize(image, [[0, 0, 1, 1]], [0], 2)",
     "sizes": "crop_and_resize(image, [[0, 0, 1, 1]], [0], (2.5, 2.5))",
-    "method": "crop_and_resize(image, [[0, 0, 1, 1]], [0], (2, 2), method=1)",
+    "method": "crop_and_resize(image, [[0, 0, 1, 1]], [0], (2, 2), method='cubic')",
+    "method_grad_image": "crop_and_resize_grad_image(image, [[0, 0, 1, 1]], None, image.shape, '')",
+    "method_grad_boxes": "crop_and_resize_grad_boxes(image, image, [[0, 0, 1, 1]], [0], method='')",
+    "keyword": "crop_and_resize(image, [[0, 0, 1, 1]], [0], (2, 2), threads=1)",
     "value": "crop_and_resize(image, [[0, 0, 1, 1]], [0], (2, 2), extrapolation_value='0')",
     "num_threads": "crop_and_resize(image, [[0, 0, 1, 1]], [0], (2, 2), num_threads=1.5)",
 }
+WRONG_IN_FRAMEWORKS: Final = "crop_and_resize(image, boxes, [0], (2, 2), 'cubic')\n"
 
 
 def docstring_examples() -> dict[str, str]:
@@ -100,11 +152,13 @@ def docstring_examples() -> dict[str, str]:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a user's folder of programs: right ones, and ``wrong_*.py``."""
     folder = tmp_path_factory.mktemp("user")
-    programs = docstring_examples() | {"lists_and_arrays": NUMPY}
-    programs |= {f"lists_and_arrays_{name}": source for name, source in IN_FRAMEWORKS.items()}
+    programs = docstring_examples() | {"lists_and_arrays": NUMPY, "results": RESULTS}
+    for name, source in IN_FRAMEWORKS.items():
+        programs[f"lists_and_arrays_{name}"] = source + RESULT_OF_FRAMEWORK
+        programs[f"wrong_method_{name}"] = source + WRONG_IN_FRAMEWORKS
     programs["readme"] = "".join(source for _, source in code_blocks(ROOT / "README.md"))
     for name, line in WRONG.items():
-        source = "import numpy as np\nfrom cropkit import crop_and_resize\n"
+        source = "import numpy as np\nfrom cropkit import *\n"
         source += f"image = np.zeros((1, 4, 4, 1))\n{line}\n"
         programs[f"wrong_{name}"] = source
     for name, source in programs.items():

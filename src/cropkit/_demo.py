@@ -15,9 +15,10 @@ from cropkit import __version__, crop_and_resize
 from cropkit._backends import choose
 from cropkit._cpu import CpuBackend
 from cropkit._request import check_forward
+from cropkit._sampling import Method
 from cropkit._threads import team_size
 
-METHODS: Final = ("bilinear", "nearest")
+METHODS: Final[tuple[Method, ...]] = ("bilinear", "nearest")
 OUTSIDE: Final = 225.0
 """The extrapolation value, a light grey."""
 
@@ -109,12 +110,12 @@ def load_photograph() -> NDArray[np.uint8]:
         return np.asarray(picture.convert("RGB"))[None]
 
 
-def crop(photograph: NDArray[np.uint8], region: Region, method: str) -> NDArray[Any]:
+def crop(photograph: NDArray[np.uint8], region: Region, method: Method) -> NDArray[np.float32]:
     """Crop one region."""
     _, height, width, _ = photograph.shape
     box = np.array(region.box) / ([height - 1, width - 1] * 2)
     crops = crop_and_resize(photograph, [box], None, region.crop_size, method, OUTSIDE)
-    only: NDArray[Any] = crops[0]
+    only: NDArray[np.float32] = crops[0]
     return only
 
 
@@ -164,7 +165,9 @@ _INK = "#222222"
 
 
 def draw(
-    photograph: NDArray[np.uint8], crops: dict[tuple[str, str], NDArray[Any]], output: Path
+    photograph: NDArray[np.uint8],
+    crops: dict[tuple[str, Method], NDArray[np.float32]],
+    output: Path,
 ) -> None:
     """Draw the photograph with its boxes and the crops beside it, as a PNG."""
     with needs_matplotlib():

@@ -1,7 +1,24 @@
-"""The public operators."""
+"""The public operators.
+
+For type checkers, four signatures stand before each: NumPy's arrays with the default dtype, with
+one whose type is known, and with any other or `out`; and whatever else is an image. The
+documentation is that of the function after them, which runs.
+"""
+
+from __future__ import annotations  # else importing would evaluate every signature
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    SupportsFloat,
+    SupportsIndex,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -12,17 +29,85 @@ from cropkit._kernels._checks import Call
 from cropkit._plugins import built_in
 from cropkit._protocol import Backend
 from cropkit._request import check_forward, check_grad_boxes, check_grad_image, request_of
+from cropkit._sampling import Method
 
 if TYPE_CHECKING:
     from cropkit._cpu import CpuBackend
 
+    Scalar = TypeVar("Scalar", bound=np.generic)
 
+    class How(TypedDict, total=False):
+        """Keywords that have no say in the type of the result."""
+
+        backend: str | Backend | None
+        num_threads: SupportsIndex | None
+
+
+Sizes = Sequence[SupportsIndex] | NDArray[np.integer[Any]]
+
+
+@overload
+def crop_and_resize(
+    image: NDArray[Any],
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    crop_size: Sizes,
+    method: Method = ...,
+    extrapolation_value: SupportsFloat = ...,
+    name: str | None = ...,
+    *,
+    dtype: None = None,
+    out: None = None,
+    **how: Unpack[How],
+) -> NDArray[np.float32]: ...
+@overload
+def crop_and_resize(
+    image: NDArray[Any],
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    crop_size: Sizes,
+    method: Method = ...,
+    extrapolation_value: SupportsFloat = ...,
+    name: str | None = ...,
+    *,
+    dtype: type[Scalar] | np.dtype[Scalar],
+    out: None = None,
+    **how: Unpack[How],
+) -> NDArray[Scalar]: ...
+@overload
+def crop_and_resize(
+    image: NDArray[Any],
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    crop_size: Sizes,
+    method: Method = ...,
+    extrapolation_value: SupportsFloat = ...,
+    name: str | None = ...,
+    *,
+    dtype: DTypeLike | None = ...,
+    out: NDArray[Any] | None = ...,
+    **how: Unpack[How],
+) -> NDArray[Any]: ...
+@overload
 def crop_and_resize(
     image: ArrayLike,
     boxes: ArrayLike,
     box_indices: ArrayLike | None,
-    crop_size: Sequence[SupportsIndex] | NDArray[np.integer[Any]],
-    method: str = "bilinear",
+    crop_size: Sizes,
+    method: Method = ...,
+    extrapolation_value: SupportsFloat = ...,
+    name: str | None = ...,
+    *,
+    dtype: DTypeLike | None = ...,
+    out: Any = ...,
+    **how: Unpack[How],
+) -> Any: ...
+def crop_and_resize(
+    image: ArrayLike,
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    crop_size: Sizes,
+    method: Method = "bilinear",
     extrapolation_value: SupportsFloat = 0.0,
     name: str | None = None,
     *,
@@ -134,12 +219,60 @@ def crop_and_resize(
     return _run(call, image, out, backend)
 
 
+@overload
+def crop_and_resize_grad_image(
+    grads: NDArray[Any],
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    image_size: Sizes,
+    method: Method = ...,
+    *,
+    dtype: None = None,
+    out: None = None,
+    **how: Unpack[How],
+) -> NDArray[np.float32]: ...
+@overload
+def crop_and_resize_grad_image(
+    grads: NDArray[Any],
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    image_size: Sizes,
+    method: Method = ...,
+    *,
+    dtype: type[Scalar] | np.dtype[Scalar],
+    out: None = None,
+    **how: Unpack[How],
+) -> NDArray[Scalar]: ...
+@overload
+def crop_and_resize_grad_image(
+    grads: NDArray[Any],
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    image_size: Sizes,
+    method: Method = ...,
+    *,
+    dtype: DTypeLike | None = ...,
+    out: NDArray[Any] | None = ...,
+    **how: Unpack[How],
+) -> NDArray[Any]: ...
+@overload
 def crop_and_resize_grad_image(
     grads: ArrayLike,
     boxes: ArrayLike,
     box_indices: ArrayLike | None,
-    image_size: Sequence[SupportsIndex] | NDArray[np.integer[Any]],
-    method: str = "bilinear",
+    image_size: Sizes,
+    method: Method = ...,
+    *,
+    dtype: DTypeLike | None = ...,
+    out: Any = ...,
+    **how: Unpack[How],
+) -> Any: ...
+def crop_and_resize_grad_image(
+    grads: ArrayLike,
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    image_size: Sizes,
+    method: Method = "bilinear",
     *,
     dtype: DTypeLike | None = None,
     out: Any = None,
@@ -238,13 +371,61 @@ def crop_and_resize_grad_image(
     return _run(call, grads, out, backend)
 
 
+@overload
+def crop_and_resize_grad_boxes(
+    grads: ArrayLike,
+    image: NDArray[Any],
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    *,
+    method: Method = ...,
+    dtype: None = None,
+    out: None = None,
+    **how: Unpack[How],
+) -> NDArray[np.float32]: ...
+@overload
+def crop_and_resize_grad_boxes(
+    grads: ArrayLike,
+    image: NDArray[Any],
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    *,
+    method: Method = ...,
+    dtype: type[Scalar] | np.dtype[Scalar],
+    out: None = None,
+    **how: Unpack[How],
+) -> NDArray[Scalar]: ...
+@overload
+def crop_and_resize_grad_boxes(
+    grads: ArrayLike,
+    image: NDArray[Any],
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    *,
+    method: Method = ...,
+    dtype: DTypeLike | None = ...,
+    out: NDArray[Any] | None = ...,
+    **how: Unpack[How],
+) -> NDArray[Any]: ...
+@overload
 def crop_and_resize_grad_boxes(
     grads: ArrayLike,
     image: ArrayLike,
     boxes: ArrayLike,
     box_indices: ArrayLike | None,
     *,
-    method: str = "bilinear",
+    method: Method = ...,
+    dtype: DTypeLike | None = ...,
+    out: Any = ...,
+    **how: Unpack[How],
+) -> Any: ...
+def crop_and_resize_grad_boxes(
+    grads: ArrayLike,
+    image: ArrayLike,
+    boxes: ArrayLike,
+    box_indices: ArrayLike | None,
+    *,
+    method: Method = "bilinear",
     dtype: DTypeLike | None = None,
     out: Any = None,
     backend: str | Backend | None = None,

@@ -28,8 +28,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 try:
     import jax
     from jax.custom_derivatives import SymbolicZero
-except ImportError as error:
-    raise ImportError("cropkit.jax needs JAX: pip install jax") from error
+except ImportError as _error:
+    raise ImportError("cropkit.jax needs JAX: pip install jax") from _error
 
 try:
     from jax.experimental.buffer_callback import buffer_callback
@@ -55,6 +55,7 @@ from cropkit._arguments import (
 )
 from cropkit._arrays import as_host_array, grad_image_dtype, refuse_deleted
 from cropkit._options import Options, check_options
+from cropkit._sampling import Method
 
 __all__ = ["crop_and_resize"]
 
@@ -64,7 +65,7 @@ def crop_and_resize(
     boxes: jax.Array | ArrayLike,
     box_indices: jax.Array | ArrayLike | None,
     crop_size: Sequence[SupportsIndex] | NDArray[np.integer[Any]],
-    method: str = "bilinear",
+    method: Method = "bilinear",
     extrapolation_value: SupportsFloat = 0.0,
     *,
     dtype: DTypeLike | None = None,

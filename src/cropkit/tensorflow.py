@@ -18,21 +18,22 @@ wherever one may be asked for.
 import uuid
 from collections.abc import Callable, Sequence
 from itertools import compress
-from typing import Any, Final, SupportsFloat, SupportsIndex
+from typing import Any, Final, SupportsFloat, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 try:
     import tensorflow as tf
-except ImportError as error:
-    raise ImportError("cropkit.tensorflow needs TensorFlow: pip install tensorflow") from error
+except ImportError as _error:
+    raise ImportError("cropkit.tensorflow needs TensorFlow: pip install tensorflow") from _error
 
 import cropkit
 from cropkit import _arrays
 from cropkit._arguments import check_box_indices, check_crop_size
 from cropkit._options import Options, check_options
 from cropkit._results import check_memory
+from cropkit._sampling import Method
 
 try:
     # Private: whether a tape or an accumulator would record a gradient of such tensors, 0 for no.
@@ -53,13 +54,22 @@ _NOT_SAVED: Final = (
 )
 
 
-@tf.autograph.experimental.do_not_convert
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _not_converted(function: _Function) -> _Function:
+    """Keep AutoGraph out of `function`, and type checkers informed: TensorFlow has no types."""
+    same: _Function = tf.autograph.experimental.do_not_convert(function)
+    return same
+
+
+@_not_converted
 def crop_and_resize(
     image: tf.Tensor | ArrayLike,
     boxes: tf.Tensor | ArrayLike,
     box_indices: tf.Tensor | ArrayLike | None,
     crop_size: tf.Tensor | Sequence[tf.Tensor | SupportsIndex] | NDArray[np.integer[Any]],
-    method: str = "bilinear",
+    method: Method = "bilinear",
     extrapolation_value: SupportsFloat = 0.0,
     name: str | None = None,
     *,

@@ -18,7 +18,7 @@ than a small crop.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, SupportsFloat, SupportsIndex
+from typing import Any, Final, SupportsFloat, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,8 +29,8 @@ try:
     from torch.autograd import forward_ad
     from torch.autograd.function import _SingleLevelFunction
     from torch.overrides import handle_torch_function, has_torch_function
-except ImportError as error:
-    raise ImportError("cropkit.torch needs PyTorch: pip install torch") from error
+except ImportError as _error:
+    raise ImportError("cropkit.torch needs PyTorch: pip install torch") from _error
 
 import cropkit
 from cropkit._arguments import (
@@ -42,6 +42,7 @@ from cropkit._arguments import (
     check_num_threads,
 )
 from cropkit._arrays import grad_image_dtype, numpy_dtype
+from cropkit._sampling import Method
 from cropkit._threads import within
 
 __all__ = ["crop_and_resize"]
@@ -52,7 +53,7 @@ def crop_and_resize(
     boxes: torch.Tensor | ArrayLike,
     box_indices: torch.Tensor | ArrayLike | None,
     crop_size: Sequence[SupportsIndex] | NDArray[np.integer[Any]],
-    method: str = "bilinear",
+    method: Method = "bilinear",
     extrapolation_value: SupportsFloat = 0.0,
     *,
     dtype: torch.dtype | None = None,
@@ -199,8 +200,9 @@ def _crop_and_resize(
 ) -> torch.Tensor:
     values = boxes.shape[:1].numel() * math.prod(crop_size) * image.shape[3:].numel()
     crops: torch.Tensor = cropkit.crop_and_resize(
-        image.detach(), boxes.detach(), box_indices, crop_size, method, extrapolation_value,
-        dtype=dtype, num_threads=_at_most(num_threads, values), backend=backend,
+        image.detach(), boxes.detach(), box_indices, crop_size, cast(Method, method),
+        extrapolation_value, dtype=dtype, num_threads=_at_most(num_threads, values),
+        backend=backend,
     )  # fmt: skip
     return crops
 
@@ -218,7 +220,7 @@ def _grad_image(
 ) -> torch.Tensor:
     threads = _at_most(num_threads, max(grads.numel(), math.prod(image_size)))
     grad: torch.Tensor = cropkit.crop_and_resize_grad_image(
-        grads.detach(), boxes.detach(), box_indices, image_size, method,
+        grads.detach(), boxes.detach(), box_indices, image_size, cast(Method, method),
         dtype=dtype, num_threads=threads, backend=backend,
     )  # fmt: skip
     return grad
@@ -236,7 +238,7 @@ def _grad_boxes(
     backend: str | None,
 ) -> torch.Tensor:
     grad: torch.Tensor = cropkit.crop_and_resize_grad_boxes(
-        grads.detach(), image.detach(), boxes.detach(), box_indices, method=method,
+        grads.detach(), image.detach(), boxes.detach(), box_indices, method=cast(Method, method),
         dtype=dtype, num_threads=_at_most(num_threads, grads.numel()), backend=backend,
     )  # fmt: skip
     return grad

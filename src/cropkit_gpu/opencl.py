@@ -122,15 +122,15 @@ class Machine:
     def __init__(self, context: Any, device: Any) -> None:
         import pyopencl as cl
 
-        self.process = os.getpid()
+        self.process: int = os.getpid()
         self.context = context
         self.device = device
-        self.queue = cl.CommandQueue(context, device)
-        self.has_float64 = "cl_khr_fp64" in device.extensions.split()
+        self.queue: Any = cl.CommandQueue(context, device)
+        self.has_float64: bool = "cl_khr_fp64" in device.extensions.split()
         exact = cl.device_fp_config.CORRECTLY_ROUNDED_DIVIDE_SQRT
-        self.exact_division = bool(device.single_fp_config & exact)
-        self.local_size = min(256, 1 << device.max_work_group_size.bit_length() - 1)
-        self.shares_memory = bool(device.host_unified_memory)
+        self.exact_division: bool = bool(device.single_fp_config & exact)
+        self.local_size: int = min(256, 1 << device.max_work_group_size.bit_length() - 1)
+        self.shares_memory: bool = bool(device.host_unified_memory)
         self._lock = threading.Lock()
         self._programs: dict[Macros, Any] = {}
 
@@ -290,7 +290,7 @@ class OpenCLCall:
     """
 
     def __init__(self, machine: Machine, queue: Any) -> None:
-        self.local_size = machine.local_size
+        self.local_size: int = machine.local_size
         self._machine = machine
         self._queue = queue
         self._wait_for: list[Any] = []

@@ -19,13 +19,13 @@ if not __debug__:  # the verdict would rest on nothing
 
 try:
     from cropkit.testing._levels import BackendTests
-except ImportError as error:
-    if error.name not in ("pytest", "hypothesis"):
+except ImportError as _error:
+    if _error.name not in ("pytest", "hypothesis"):
         raise
     raise ImportError(
-        f"cropkit.testing needs pytest and hypothesis, and {error.name} is not installed: "
+        f"cropkit.testing needs pytest and hypothesis, and {_error.name} is not installed: "
         "pip install 'cropkit[testing]'",
-        name=error.name,
+        name=_error.name,
     ) from None
 
 __all__ = ["BackendTests"]
