@@ -25,8 +25,8 @@ $(VENV)/group-%.stamp: pyproject.toml | $(VENV)/pip.stamp
 	$(PIP) install --group $*
 	@touch $@
 
-# Editable: a changed .py needs nothing, a changed kernel comes here again.
-$(VENV)/cropkit.stamp: $(VENV)/group-build.stamp setup.py $(SOURCES)
+# Editable: a changed .py needs nothing but for the version's, a changed kernel comes here again.
+$(VENV)/cropkit.stamp: $(VENV)/group-build.stamp setup.py src/cropkit/__init__.py $(SOURCES)
 	$(PIP) install --no-build-isolation --editable '.[demo]'
 	@touch $@
 

@@ -9,7 +9,8 @@ import cropkit
 project = "cropkit"
 author = "The cropkit developers"
 copyright = "2026, The cropkit developers"
-release = version = cropkit.__version__
+release = cropkit.__version__
+version = ".".join(release.split(".")[:2])  # bug fixes change no page
 
 extensions = [
     "myst_parser",
@@ -37,11 +38,12 @@ numpydoc_validation_exclude = {r"\.(Gradient)?Backend", r"\.Request", r"\.Sampli
 numpydoc_validation_checks = {"GL06", "GL07", "GL08", "PR01", "PR02", "PR03", "RT03", "SS05"}
 
 html_theme = "pydata_sphinx_theme"
-html_title = f"cropkit {release}"
+html_title = f"cropkit {version}"
 html_static_path = ["_static"]
 html_show_sourcelink = False
 html_theme_options = {
-    "logo": {"text": "cropkit"},
+    "logo": {"text": f"cropkit {version}"},
+    "github_url": "https://github.com/cropkit/cropkit",
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "show_nav_level": 2,

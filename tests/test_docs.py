@@ -4,6 +4,8 @@ import doctest
 import importlib
 import inspect
 import re
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,15 @@ WITH_CODE = [path for path in DOCUMENTS if "```python\n" in path.read_text()]
 OF_FRAMEWORKS = {
     ROOT / "docs" / "frameworks" / f"{name}.md" for name in ("torch", "jax", "tensorflow")
 }
-LINK = re.compile(r"\]\(([^)\s]+)\)|^```\{(?:image|include)\} (\S+)", re.MULTILINE)
+LINK = re.compile(
+    r"\]\(([^)\s]+)\)|^```\{(?:image|include)\} (\S+)|^\[[^\]]+\]: (\S+)", re.MULTILINE
+)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# How a text that is read elsewhere names a file of the repository, and a picture.
+OWN = re.compile(
+    rf"{PROJECT['urls']['Source']}/(?:blob|tree)/main/|"
+    rf"{PROJECT['urls']['Source'].replace('github', 'raw.githubusercontent')}/main/"
+)
 FLAGS = doctest.ELLIPSIS
 
 
@@ -39,6 +49,11 @@ def anchors(path: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", path.read_text()), re.MULTILINE)
     kept = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return {heading.replace(" ", "-") for heading in kept}
+
+
+def links(path: Path) -> list[str]:
+    """Return the targets of a document's links."""
+    return ["".join(found) for found in LINK.findall(BLOCK.sub("", path.read_text()))]
 
 
 def test_the_documents_were_found():
@@ -99,21 +114,41 @@ def test_the_example_moves_its_boxes(torch, tmp_path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_between_documents_lead_somewhere(path):
-    targets = [link or file for link, file in LINK.findall(BLOCK.sub("", path.read_text()))]
-    for target in targets:
-        if re.match(r"[a-z]+:", target):
+    for target in links(path):
+        own = OWN.match(target)
+        if re.match(r"[a-z]+:", target) and not own:
             continue
-        file, _, anchor = target.partition("#")
-        there = (path.parent / file).resolve() if file else path
+        file, _, anchor = target[own.end() if own else 0 :].partition("#")
+        there = ((ROOT if own else path.parent) / file).resolve() if file else path
         assert there.exists(), f"{path.name}: {target}: no such file"
         if anchor:
             assert anchor in anchors(there), f"{path.name}: {target}: no such heading"
 
 
+def test_the_readme_stands_on_an_index_page():
+    text = (ROOT / "README.md").read_text()
+    assert [target for target in links(ROOT / "README.md") if not OWN.match(target)] == []
+    defined = {name.lower() for name in re.findall(r"^\[([^\]]+)\]: ", text, re.MULTILINE)}
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    used = {name.lower() for name in re.findall(r"(?<!!)\[([^\]\n]+)\](?![:(])", prose)}
+    assert used == defined
+
+
+def test_the_version_is_one():
+    assert PROJECT["dynamic"] == ["version"]
+    assert version("cropkit") == cropkit.__version__
+    assert f"[{cropkit.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_urls_of_files_lead_somewhere():
+    own = [OWN.sub("", url) for url in PROJECT["urls"].values() if OWN.match(url)]
+    assert own
+    assert all((ROOT / file).exists() for file in own)
+
+
 def test_design_records_are_in_the_index():
     index = ROOT / "docs" / "design" / "index.md"
-    linked = {link for link, _ in LINK.findall(index.read_text())}
-    assert linked == {path.name for path in index.parent.glob("*.md")} - {"index.md"}
+    assert set(links(index)) == {path.name for path in index.parent.glob("*.md")} - {"index.md"}
 
 
 def test_every_public_name_is_on_the_api_page():

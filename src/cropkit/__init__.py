@@ -25,7 +25,7 @@ from cropkit._request import Request
 from cropkit._runtime import show_runtime
 from cropkit._sampling import Sampling
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # the one place: pyproject.toml reads it
 
 __all__ = [
     "IMAGE_DTYPES",
