@@ -1,9 +1,9 @@
 """The registry of backends: the only place that chooses one.
 
 ``reference`` and ``cpu`` are built in. Every other backend enters by the entry point
-group ``cropkit.backends``, whose value names an object that satisfies `Backend`. Nothing
-is looked for before it is needed: a call on arrays in the CPU's memory that names no
-backend loads no plugin, and so installing one never changes its result.
+group ``cropkit.backends``, whose value names an object that satisfies `Backend`. Plugins
+are searched for only when they are needed: a call on arrays in the CPU's memory that names
+no backend loads no plugin, so installing a plugin never changes the result of such a call.
 """
 
 import os
@@ -28,30 +28,31 @@ if TYPE_CHECKING:
 class BackendError(RuntimeError):
     """No backend can run a call; the message holds each candidate's reason."""
 
-    __module__ = "cropkit"  # as tracebacks name it: where it is to be had
+    __module__ = "cropkit"  # the public module, which tracebacks then name
 
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What is known of a backend: one row of `list_backends`.
+    """What is known of one backend: an element of what `list_backends` returns.
 
     Attributes
     ----------
     name : str
     origin : str
-        The distribution that brings it, with its version.
+        The distribution that brings the backend, with its version.
     device_types : tuple of str
         For example ``("CPU",)``; empty when the backend could not be loaded.
     exact : bool or None
-        Whether it is bit-equal to ``reference`` (see `Backend`); None when it could not be loaded.
+        Whether results are bit-equal to those of ``reference`` (see `Backend`); None when the
+        backend could not be loaded.
     features : tuple of str
-        What it declares to know beyond the first protocol (see `Backend`).
+        The features that the backend declares (see `Backend`).
     reason : str or None
-        Why it cannot be used, or None when it can.
+        Why the backend cannot be used; None when it can be used.
     backend : Backend or None
-        The object itself; None when it could not be loaded.
+        The backend itself; None when it could not be loaded.
     module : str or None
-        Of a plugin, the module that its entry point names.
+        The module that a plugin's entry point names; None for other backends.
     """
 
     name: str
@@ -68,7 +69,7 @@ class BackendInfo:
 
 
 class _Choice:
-    """A block of `use_backend`: its backend, and the block around it."""
+    """A ``with`` block of `use_backend`: its backend, and the block around this one."""
 
     __slots__ = ("ended", "entry", "outer")
 
@@ -92,13 +93,14 @@ def _chosen_by_block() -> Entry | None:
 def choose(call: Call, backend: str | Backend | None) -> Backend:
     """Choose the backend that runs `call`.
 
-    In this order: the `backend` argument, `use_backend`, ``CROPKIT_BACKEND``, and by the
-    image's device. A backend that was asked for runs or raises; no other steps in.
+    The first that names a backend decides: the argument `backend`, `use_backend`,
+    ``CROPKIT_BACKEND``, the device of the image. If a backend that was asked for cannot run
+    the call, the call raises and says why; there is no silent fallback.
 
     Raises
     ------
     BackendError
-        With the reason of each backend that was considered.
+        No backend can run the call; the message gives the reason of each one considered.
     """
     if (
         backend is None
@@ -106,7 +108,7 @@ def choose(call: Call, backend: str | Backend | None) -> Backend:
         and _preferred.get() is None
         and not in_environment(b"CROPKIT_BACKEND")
     ):
-        return _usable_cpu()  # as below, in a third of a microsecond
+        return _usable_cpu()  # the result of the code below, in a third of a microsecond
     entry, asked_by = _asked_for(backend)
     if entry is None:
         if call.request is None or call.request.device_type == CPU_DEVICE:
@@ -119,7 +121,7 @@ def choose(call: Call, backend: str | Backend | None) -> Backend:
 
 
 def perform(backend: Backend, call: Call) -> None:
-    """Let `backend`, the one that was chosen, fill ``call.out``."""
+    """Let the chosen `backend` fill ``call.out``."""
     request = request_of(call)
     boxes, indices, out = call.boxes, call.box_indices, call.out
     if call.operation == "crop_and_resize":
@@ -142,7 +144,7 @@ def _usable_cpu() -> "CpuBackend":
 
 
 def _asked_for(backend: str | Backend | None) -> tuple[Entry | None, str]:
-    """Return the backend that the caller wants, if any, and where that was said."""
+    """Return the backend that was asked for, if any, and words for how it was."""
     if backend is not None:
         return find(backend, "backend="), ""
     entry = _chosen_by_block()
@@ -171,12 +173,12 @@ def _choose_by_device(request: Request) -> Backend:
 
 
 def allocate(backend: Backend, request: Request, like: object) -> Any:
-    """Let `backend` allocate the result of `request`, where the array `like` is.
+    """Let `backend` allocate the result of `request` on the device of the array `like`.
 
     Raises
     ------
     BackendError
-        It has no method for that.
+        The backend has no method ``empty``.
     """
     empty = getattr(backend, "empty", None)
     if empty is None:
@@ -204,9 +206,10 @@ def find(wanted: str | Backend, source: str) -> Entry:
 def use_backend(backend: str | Backend) -> Iterator[None]:
     """Run the calls inside a ``with`` block on one backend.
 
-    Holds for the current thread or asyncio task only (it is a context variable). A call's
-    own ``backend=`` goes before it; ``CROPKIT_BACKEND`` comes after it. A block in a generator
-    holds for whoever runs the generator until the block is left, in whatever context that is.
+    The block holds for the current thread or asyncio task only (the choice is a context
+    variable). The argument ``backend=`` of a call goes before the block, and the block before
+    ``CROPKIT_BACKEND``. A block in a generator holds for the code that runs the generator,
+    until the block is left, by whichever context.
 
     Parameters
     ----------
@@ -240,11 +243,11 @@ def use_backend(backend: str | Backend) -> Iterator[None]:
 
 
 def _leave(choice: _Choice, token: "Token[_Choice | None]") -> None:
-    """End a block, also one in a generator that another context closes, or out of order."""
+    """End a block, even where another context closes its generator, or out of order."""
     if _preferred.get() is choice:
         try:
             _preferred.reset(token)
-        except ValueError:  # a copy of the context that entered, which has the choice yet
+        except ValueError:  # this is a copy of the context that entered the block
             pass
         else:
             return
@@ -252,12 +255,12 @@ def _leave(choice: _Choice, token: "Token[_Choice | None]") -> None:
 
 
 def list_backends() -> list[BackendInfo]:
-    """List every backend found, usable or not, and why not.
+    """List every backend that was found, with the reason of each that cannot be used.
 
     Returns
     -------
     list of BackendInfo
-        The built-in ones first, then plugins by name, then those whose name is taken.
+        The built-in backends first, then plugins by name, then plugins whose name is taken.
 
     Examples
     --------
@@ -280,7 +283,7 @@ def find_backend(backend: str | Backend) -> BackendInfo:
     Returns
     -------
     BackendInfo
-        What is known of it, and if it cannot be used, why.
+        What is known of the backend; `reason` says why it cannot be used, or is None.
 
     Raises
     ------

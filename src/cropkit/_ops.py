@@ -118,22 +118,22 @@ def crop_and_resize(
 ) -> Any:
     """Cut boxes out of images and resize each to the same size.
 
-    The arguments, and with the default `dtype` every bit of the result, are those of
-    ``tf.image.crop_and_resize`` [1]_; what follows ``*`` is new.
+    The arguments up to `name`, and with the default `dtype` every bit of the result, equal
+    those of ``tf.image.crop_and_resize`` [1]_ on the CPU; the other arguments are new.
 
     Parameters
     ----------
     image : array_like, shape (batch, height, width, depth)
         Images of bool, any integer, float16, float32, float64 or ``ml_dtypes.bfloat16``.
-        Any strides, byte order and alignment; nothing is copied to change them. Height and
+        Strides, byte order and alignment are free, and the image is never copied. Height and
         width must be at least 1. Channels-first images enter as a transposed view.
     boxes : array_like, shape (num_boxes, 4)
         ``[y1, x1, y2, x2]``, normalized: y maps to the row ``y * (height - 1)``, x to the
-        column ``x * (width - 1)``. ``y1 > y2`` flips the crop, likewise for x. Boxes may
-        reach outside ``[0, 1]``. Must be finite.
+        column ``x * (width - 1)``. ``y1 > y2`` turns the crop upside down, ``x1 > x2`` mirrors
+        it. Boxes may reach outside ``[0, 1]``, and must be finite.
     box_indices : array_like of int, shape (num_boxes,), or None
-        The image of each box, in ``[0, batch)``. None is allowed for one image, or for one
-        box per image, in order.
+        The image of each box, in ``[0, batch)``. None is allowed if there is one image, and
+        if there are as many boxes as images: box `i` is then cut out of image `i`.
     crop_size : (int, int)
         ``(crop_height, crop_width)`` in pixels, both at least 1.
     method : {"bilinear", "nearest"}, default "bilinear"
@@ -141,22 +141,25 @@ def crop_and_resize(
     extrapolation_value : float, default 0.0
         The value of crop pixels that lie outside the image.
     name : str, optional
-        Ignored; there for programs that pass it to TensorFlow.
+        Ignored; accepted because programs pass it to TensorFlow.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        Of the result and of all arithmetic. With float64, nothing is rounded to float32.
+        The dtype of the result and of all arithmetic. With float64, nothing is rounded to
+        float32.
     out : array, shape (num_boxes, crop_height, crop_width, depth), optional
-        Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
-        with the inputs. Without it, a result of 4 MiB or more is made of memory that an
-        earlier one may have given back, of which at most one block of at most 256 MiB is
-        kept (on Linux; ``CROPKIT_REUSE_MEMORY=0`` turns it off). Such an array does not own
-        its memory, so that ``ndarray.resize`` refuses it.
+        The array that receives the result: of dtype `dtype`, writable, with any strides,
+        sharing no memory with the inputs. Without `out`, a result of 4 MiB or more takes the
+        memory of an earlier result that has been deleted; one block of at most 256 MiB is
+        kept for this (on Linux; none with ``CROPKIT_REUSE_MEMORY=0``). Such a result does not
+        own its memory, so ``ndarray.resize`` refuses it.
     backend : str or Backend, optional
-        Which backend runs; see `list_backends`. By default `use_backend`, then the
-        environment's ``CROPKIT_BACKEND``, then ``"cpu"`` for arrays in the CPU's memory.
+        The backend that runs, or its name; see `list_backends`. The default is that of
+        `use_backend`, else of the environment variable ``CROPKIT_BACKEND``, else ``"cpu"``
+        for arrays in the CPU's memory, and a backend of their device for other arrays.
     num_threads : int, optional
-        How many threads at most; a small call uses fewer. By default
-        ``CROPKIT_NUM_THREADS``, then one for a small call, else as many as OpenMP, the
-        process' CPUs and its control group allow. The result does not depend on it.
+        The largest number of threads; a small call uses fewer. The default is
+        ``CROPKIT_NUM_THREADS``, else one thread for a small call, else the least of OpenMP's
+        maximum, the CPUs of the process and the quota of its control group. The number of
+        threads does not change the result.
 
     Returns
     -------
@@ -174,24 +177,25 @@ def crop_and_resize(
         An argument is of a kind that cannot be used: a complex image, a fractional index,
         a tensor that requires grad.
     MemoryError
-        The result would be larger than the memory. Nothing has been allocated.
+        The result would be larger than the machine's memory. Nothing has been allocated.
     BackendError
         The backend asked for cannot run this call; the message says why.
 
     Notes
     -----
-    With `n` pixels and `count` samples along an axis and a box's edges `a`, `b` there,
-    sample `i` lies at ``v = a * (n - 1) + i * (b - a) * (n - 1) / (count - 1)``, in the
-    middle of the box if `count` is 1. It is inside if ``0 <= v <= n - 1``; a crop pixel
-    whose row or column is not inside is `extrapolation_value`. Bilinear interpolation
-    lerps between columns first, then between rows; nearest rounds halves away from zero.
+    Along an axis of `n` pixels, a box with the edges `a` and `b` has `count` samples. Sample
+    `i` lies at the position ``v = a * (n - 1) + i * (b - a) * (n - 1) / (count - 1)``, or in
+    the middle of the box if `count` is 1. A sample is inside if ``0 <= v <= n - 1``; a crop
+    pixel whose row or column is not inside is `extrapolation_value`. Bilinear interpolates
+    between columns first, then between rows; nearest rounds the position, halves away from
+    zero.
 
     Boxes so large that a position overflows are extrapolated everywhere.
 
-    Arrays of other libraries are read and returned without a copy in the CPU's memory, and
-    nothing is ever moved to another device but boxes and indices. Gradients do not pass
-    through this function: `cropkit.torch`, `cropkit.jax` and `cropkit.tensorflow`
-    differentiate.
+    Arrays of other libraries are read and returned without a copy if they are in the CPU's
+    memory. Images and results never move to another device; boxes and indices may.
+    Gradients do not pass through this function: `cropkit.torch`, `cropkit.jax` and
+    `cropkit.tensorflow` differentiate.
 
     References
     ----------
@@ -281,9 +285,9 @@ def crop_and_resize_grad_image(
 ) -> Any:
     """Gradient of `crop_and_resize` with respect to its image.
 
-    Every crop pixel adds its gradient to the pixels that it read, with the weights it
-    read them with. The result is the same, bit for bit, on every run and on any number of
-    threads.
+    Every crop pixel adds its gradient to its taps, the source pixels that it has read, each
+    times the weight of the tap. The result is the same, bit for bit, on every run and on any
+    number of threads.
 
     Parameters
     ----------
@@ -299,19 +303,20 @@ def crop_and_resize_grad_image(
     method : {"bilinear", "nearest"}, default "bilinear"
         The method of the forward call.
     dtype : dtype_like, default numpy.float32
-        Of the result: any dtype that an image may have, in native byte order. With
-        float64, all arithmetic is float64 and nothing is rounded to float32. Every other
-        dtype is summed in float32 and cast once, at the end; a cast to an integer goes
+        The dtype of the result: any that an image may have, in native byte order. With
+        float64, all arithmetic is float64 and nothing is rounded to float32. With every other
+        dtype, sums are float32 and are cast once, at the end; a cast to an integer rounds
         towards zero, stays within the dtype's limits, and makes NaN 0.
     out : array, shape `image_size`, optional
-        Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
-        with the inputs. What it held is overwritten, not added to. Without it, a result of
-        4 MiB or more is made of kept memory as in `crop_and_resize`: at most one block of at
-        most 256 MiB (``CROPKIT_REUSE_MEMORY=0``: none), and ``ndarray.resize`` refuses it.
+        The array that receives the result: of dtype `dtype`, writable, with any strides,
+        sharing no memory with the inputs. Its old values are overwritten, not added to.
+        Without `out`, a result of 4 MiB or more takes the memory of an earlier result, as
+        `crop_and_resize` explains, and ``ndarray.resize`` refuses it.
     backend : str or Backend, optional
-        Which backend runs, as in `crop_and_resize`.
+        The backend that runs, or its name; `crop_and_resize` explains the default.
     num_threads : int, optional
-        How many threads, as in `crop_and_resize`. The result does not depend on it.
+        The largest number of threads; `crop_and_resize` explains the default. The number of
+        threads does not change the result.
 
     Returns
     -------
@@ -329,7 +334,7 @@ def crop_and_resize_grad_image(
     TypeError
         An argument is of a kind that cannot be used: complex gradients, a fractional size.
     MemoryError
-        The result would be larger than the memory. Nothing has been allocated.
+        The result would be larger than the machine's memory. Nothing has been allocated.
     BackendError
         The backend asked for cannot run this call; the message says why.
 
@@ -339,16 +344,16 @@ def crop_and_resize_grad_image(
 
     Notes
     -----
-    With the forward call's taps and weights, a gradient ``g`` of a crop pixel adds::
+    A crop pixel has four taps, top left ``tl`` to bottom right ``br``, and the weights ``wx``
+    along x and ``wy`` along y. Its gradient ``g`` is added to the taps as follows::
 
         top = (1 - wy) * g       tl += (1 - wx) * top       tr += wx * top
         bottom = wy * g          bl += (1 - wx) * bottom    br += wx * bottom
 
-    and for nearest, ``g`` itself to the one pixel that was read. Crop pixels outside the
-    image add nothing. Additions to one element are made in the order of the boxes, of the
-    crop's rows and of its columns, and then tl, tr, bl, br: the result in float32 is
-    bit-equal to ``tf.raw_ops.CropAndResizeGradImage`` [1]_ under
-    ``enable_op_determinism``.
+    With nearest, ``g`` itself is added to the only tap. Crop pixels outside the image add
+    nothing. Additions to one element are made in the order of the boxes, of the crop's rows,
+    of its columns, and then tl, tr, bl, br. The result in float32 is therefore bit-equal to
+    ``tf.raw_ops.CropAndResizeGradImage`` [1]_ under ``enable_op_determinism``.
 
     References
     ----------
@@ -356,7 +361,7 @@ def crop_and_resize_grad_image(
 
     Examples
     --------
-    A crop of one pixel between four, and one on a pixel:
+    Two crops of one pixel: the first lies between four source pixels, the second on one:
 
     >>> import numpy as np
     >>> import cropkit
@@ -448,20 +453,20 @@ def crop_and_resize_grad_boxes(
     box_indices : array_like of int, shape (num_boxes,), or None
         The image of each box, as in the forward call.
     method : {"bilinear", "nearest"}, default "bilinear"
-        The method of the forward call. The gradient of nearest is 0 almost everywhere;
-        what is returned is that of bilinear for both, as TensorFlow does.
+        The method of the forward call. The gradient of nearest is 0 almost everywhere, so
+        the gradient of bilinear is returned for both methods, as TensorFlow does.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        Of the result, and of the positions of the samples: the `dtype` of the forward
-        call.
+        The dtype of the result and of the samples' positions: that of the forward call.
     out : array, shape (num_boxes, 4), optional
-        Where to put the result: of dtype `dtype`, writable, any strides, sharing no memory
-        with the inputs. Without it, a result of 4 MiB or more is made of kept memory as in
-        `crop_and_resize`: at most one block of at most 256 MiB
-        (``CROPKIT_REUSE_MEMORY=0``: none), and ``ndarray.resize`` refuses it.
+        The array that receives the result: of dtype `dtype`, writable, with any strides,
+        sharing no memory with the inputs. Without `out`, a result of 4 MiB or more takes the
+        memory of an earlier result, as `crop_and_resize` explains, and ``ndarray.resize``
+        refuses it.
     backend : str or Backend, optional
-        Which backend runs, as in `crop_and_resize`.
+        The backend that runs, or its name; `crop_and_resize` explains the default.
     num_threads : int, optional
-        How many threads, as in `crop_and_resize`. The result does not depend on it.
+        The largest number of threads; `crop_and_resize` explains the default. The number of
+        threads does not change the result.
 
     Returns
     -------
@@ -488,18 +493,20 @@ def crop_and_resize_grad_boxes(
 
     Notes
     -----
-    A crop pixel in row `i` with the gradient ``g``, the taps ``tl, tr, bl, br`` and the
-    weights ``wy, wx`` adds, with ``r = (height - 1) / (crop_height - 1)``::
+    A crop pixel in row `i` has the gradient ``g``, four taps, top left ``tl`` to bottom right
+    ``br``, and the weights ``wx`` and ``wy``. With ``r = (height - 1) / (crop_height - 1)`` it
+    adds::
 
         dy = (1 - wx) * (bl - tl) + wx * (br - tr)
         y1 += g * dy * ((height - 1) - i * r)       y2 += g * dy * (i * r)
 
-    or half of ``(height - 1)`` to both if there is one row; likewise for x. Crop pixels
-    outside the image add nothing. At a sample on a pixel, where the slope changes, it is
-    0 along that axis, since both taps are that pixel.
+    In a crop of one row, the last factor is half of ``height - 1`` for both edges. The
+    gradient of x1 and x2 is the same formula with rows and columns exchanged. Crop pixels
+    outside the image add nothing. Where a sample is on a pixel, the slope of the image
+    changes; the slope ``dy`` is 0 there, since both taps along the axis are that pixel.
 
-    Pixels and gradients are taken as float64; positions, and with them the taps and the
-    weights, are those of the forward call. What is rounded to `dtype` is the sum.
+    Pixels and gradients are taken as float64; positions, taps and weights are those of the
+    forward call. Only the sum is rounded to `dtype`.
 
     Examples
     --------
@@ -517,14 +524,15 @@ def crop_and_resize_grad_boxes(
 
 
 def _run(call: Call, like: object, given_out: object, backend: str | Backend | None) -> Any:
-    """Choose a backend, let it fill the result, and return that as `like` is, or as given."""
+    """Run `call` on a backend; return `given_out`, else the result as an array like `like`."""
     chosen = choose(call, backend)
     if call.out is None:
         call.out = allocate(chosen, request_of(call), like)
     if call.is_empty():
         call.out = _zeroed(call.out, given_out)
     elif chosen is built_in("cpu").backend:
-        # Itself, and nothing that wraps it. A request would cost a small call a tenth of its time.
+        # Only for the backend itself, not for what wraps it. To make a request would cost a
+        # small call a tenth of its time.
         cast("CpuBackend", chosen).run(call)
     else:
         perform(chosen, call)
@@ -534,10 +542,10 @@ def _run(call: Call, like: object, given_out: object, backend: str | Backend | N
 
 
 def _zeroed(out: Any, given_out: object) -> Any:
-    """Return `out` full of zeros, or others like it if its library's arrays never change."""
+    """Return `out` filled with zeros, or new zeros like `out` if such arrays never change."""
     try:
         out[...] = 0
-    except TypeError:  # as JAX's on a device, which its backend alone writes
+    except TypeError:  # an array of JAX's on a device: only the backend can write to it
         if given_out is not None:
             raise ValueError("out is read-only") from None
         return out.__array_namespace__().zeros_like(out, device=out.device)

@@ -9,23 +9,24 @@ from cropkit._request import Request
 
 @runtime_checkable
 class Backend(Protocol):
-    """What computes the operator for arrays on the devices that it knows.
+    """An object that computes the operator for arrays on some types of devices.
 
-    Boxes and indices are always NumPy arrays, checked, in the CPU's memory: the core has
-    looked at each of them, so it has copied them from wherever they were. Images,
-    gradients and `out` are NumPy arrays for the CPU; on another device they are what the
-    caller's library has there, unconverted.
+    Boxes and indices are always NumPy arrays in the CPU's memory: cropkit has checked each
+    value, and for that has copied them from any other device. On the CPU, images, gradients
+    and `out` are NumPy arrays; on another device they are arrays of the caller's library,
+    unconverted.
 
-    Two methods are optional, and of use off the CPU only. ``empty(shape, dtype, like)``
-    allocates a result where the array `like` is, as an array of its library; a call without
-    ``out=`` needs it. A shape whose bytes exceed ``sys.maxsize`` has been refused before. A
-    call without boxes or channels gets ``array[...] = 0``, or the library's ``zeros_like``
-    where that is a `TypeError`. ``synchronize()`` returns when everything that the backend
-    has started is done; the core never calls it, and who compares or times results does.
+    Two methods are optional, for devices other than the CPU. ``empty(shape, dtype, like)``
+    allocates a result on the device of the array `like`, as an array of the same library; a
+    call without ``out=`` needs this method. cropkit refuses a shape of more than
+    ``sys.maxsize`` bytes before. In a call without boxes or channels cropkit fills the array
+    by ``array[...] = 0``, or takes the library's ``zeros_like`` if that raises `TypeError`.
+    ``synchronize()`` returns when everything that the backend has started is done; cropkit
+    never calls it, programs that compare or time results do.
 
-    An attribute is optional, too: ``features``, a frozenset of the names of what the backend
-    knows beyond this protocol as it was in cropkit 0.1. A call that needs a feature is given
-    to no backend that does not declare it (see `Request`).
+    The attribute ``features`` is optional, too: a frozenset of the names of the features that
+    the backend knows beyond the protocol of cropkit 0.1. A call that needs a feature is given
+    only to backends that declare the feature (see `Request`).
 
     Attributes
     ----------
@@ -48,11 +49,11 @@ class Backend(Protocol):
     def exact(self) -> bool: ...
 
     def unavailable(self) -> str | None:
-        """Say why it cannot run here (no driver, no package), or None."""
+        """Say why the backend cannot run here (no driver, no package), or return None."""
         ...
 
     def refuses(self, request: Request) -> str | None:
-        """Say why it cannot run this call (a dtype, a method), or None."""
+        """Say why the backend cannot run this call (a dtype, a method), or return None."""
         ...
 
     def crop_and_resize(
@@ -63,16 +64,16 @@ class Backend(Protocol):
         box_indices: NDArray[Any],
         out: Any,
     ) -> None:
-        """Fill `out`. Everything has been checked, and nothing is empty."""
+        """Fill all of `out` with the crops. All arrays are checked, and none is empty."""
         ...
 
 
 @runtime_checkable
 class GradientBackend(Backend, Protocol):
-    """A backend that computes the gradients, too.
+    """A backend that computes both gradients, too.
 
-    It has both methods or none of them. A `Backend` without them refuses gradients, so
-    its own `refuses` need not.
+    A backend has both gradient methods or neither. Without them, cropkit refuses calls of
+    gradients without asking the backend's `refuses`.
     """
 
     def grad_image(
@@ -83,7 +84,7 @@ class GradientBackend(Backend, Protocol):
         box_indices: NDArray[Any],
         out: Any,
     ) -> None:
-        """Fill `out`, all of it, with the image's gradient. Nothing is empty."""
+        """Fill all of `out` with the image's gradient. No array is empty."""
         ...
 
     def grad_boxes(
@@ -95,5 +96,5 @@ class GradientBackend(Backend, Protocol):
         box_indices: NDArray[Any],
         out: Any,
     ) -> None:
-        """Fill `out` with the boxes' gradient. Nothing is empty."""
+        """Fill all of `out` with the boxes' gradient. No array is empty."""
         ...

@@ -1,4 +1,4 @@
-"""Checks of a call, once: what comes out is canonical, and no backend checks it again.
+"""Checks of a whole call, made once: backends get canonical arrays and check nothing again.
 
 Every error is raised before any work is done.
 """
@@ -40,10 +40,10 @@ Operation = Literal["crop_and_resize", "grad_image", "grad_boxes"]
 class Request:
     """One checked call, without its arrays.
 
-    What a backend's ``refuses`` looks at, and what its operators get beside the arrays.
-    Fields are given by name only, and a later release may add some: one that changes what is
-    computed comes with a name in `features`, and so never reaches a backend that does not
-    know it.
+    The method ``refuses`` of a backend gets the request alone; the methods that compute get
+    the request and the arrays. Fields are given by name only, and a later release may add
+    some. A new field that changes results comes with a name in `features`, so it never
+    reaches a backend that does not know the field.
 
     Attributes
     ----------
@@ -54,26 +54,26 @@ class Request:
     image_shape : tuple of int
         ``(batch, height, width, depth)``.
     image_dtype : numpy.dtype
-        Of the array of that shape: the image, in any byte order, or the result of
-        ``grad_image``, in the machine's. One of `IMAGE_DTYPES`.
+        Dtype of the array of that shape: the image, in any byte order, or the result of
+        ``grad_image``, in the machine's byte order. One of `IMAGE_DTYPES`.
     num_boxes : int
     crop_size : tuple of int
         ``(crop_height, crop_width)``, both at least 1.
     grads_dtype : numpy.dtype or None
-        Of the crops' gradients, one of `IMAGE_DTYPES`; None for ``crop_and_resize``.
+        Dtype of the crops' gradients, one of `IMAGE_DTYPES`; None for ``crop_and_resize``.
     compute_dtype : numpy.dtype
-        float32 or float64: of the boxes and of all arithmetic, but for the sums of
+        float32 or float64: the dtype of the boxes and of all arithmetic, but for the sums of
         ``grad_boxes``, which are float64.
     result_dtype : numpy.dtype
-        Of the result.
+        Dtype of the result.
     extrapolation_value : float
     device_type : int
         DLPack device type of the image, or of the gradients for ``grad_image``; 1 is the
         CPU.
     num_threads : int or None
-        What the caller asked for.
+        The number of threads that the caller asked for, if any.
     features : frozenset of str
-        What the backend has to declare in its own `features` to be given this call.
+        Names that a backend must have in its own ``features`` to be given this call.
     """
 
     operation: Operation
@@ -106,7 +106,7 @@ class Request:
 
 
 def request_of(call: Call) -> Request:
-    """Return the request that a call is, made when it is first asked for."""
+    """Return the request that describes `call`; it is made when first asked for."""
     if call.request is None:
         image = call.out if call.operation == "grad_image" else call.image
         crops = call.out if call.operation == "crop_and_resize" else call.grads
@@ -117,7 +117,7 @@ def request_of(call: Call) -> Request:
 def _describe(
     call: Call, image: Any, crop_size: tuple[int, int], grads: Any, device_type: int
 ) -> Request:
-    """Describe a call by its arrays, or by what has their shapes and dtypes."""
+    """Describe `call`; `image` and `grads` need no more than a shape and a dtype."""
     image_dtype = image.dtype
     return Request(
         operation=call.operation,
@@ -151,7 +151,7 @@ def check_forward(
     Raises
     ------
     TypeError, ValueError, IndexError, MemoryError
-        As the public docstring says.
+        In the cases that the docstring of that function lists.
     """
     real = FLOAT32 if dtype is None else check_dtype(dtype)
     sampling = check_sampling(method)
@@ -212,7 +212,7 @@ def check_grad_image(
     Raises
     ------
     TypeError, ValueError, IndexError, MemoryError
-        As the public docstring says.
+        In the cases that the docstring of that function lists.
     """
     sampling = check_sampling(method)
     result_dtype = FLOAT32 if dtype is None else check_image_dtype(dtype)
@@ -240,7 +240,7 @@ def check_grad_image(
 
 @dataclass(frozen=True, slots=True)
 class _Outline:
-    """The shape and the dtype of an array that is not there."""
+    """The shape and the dtype of an array that does not exist yet."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -261,7 +261,7 @@ def check_grad_boxes(
     Raises
     ------
     TypeError, ValueError, IndexError, MemoryError
-        As the public docstring says.
+        In the cases that the docstring of that function lists.
     """
     real = FLOAT32 if dtype is None else check_dtype(dtype)
     sampling, threads = check_sampling(method), check_num_threads(num_threads)

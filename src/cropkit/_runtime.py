@@ -24,12 +24,12 @@ _VARIABLES = (
 def show_runtime(file: TextIO | None = None) -> None:
     """Print versions, the CPU's instruction sets, the threads and the backends.
 
-    The text to put into a bug report; ``python -m cropkit info`` prints the same.
+    The text belongs into a bug report; ``python -m cropkit info`` prints it, too.
 
     Parameters
     ----------
     file : file-like, optional
-        Where to print; the standard output by default.
+        The file to print to; the standard output by default.
 
     Examples
     --------

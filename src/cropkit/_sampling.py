@@ -1,4 +1,4 @@
-"""How a crop is sampled: one value that travels from the call to the kernels."""
+"""How a crop is sampled: the options that say it, as one value from the call to the kernels."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -13,7 +13,7 @@ class Sampling:
     Attributes
     ----------
     method : {"bilinear", "nearest"}
-        Interpolation between pixels. The gradient of the boxes is that of bilinear for both.
+        Interpolation between pixels. Both methods have the box gradient of bilinear.
     """
 
     method: Method = "bilinear"

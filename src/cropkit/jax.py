@@ -8,13 +8,14 @@
 >>> jax.jit(jax.grad(middle))(jnp.array([[0.0, 0.1, 0.0, 0.4]]))
 Array([[0., 5., 0., 5.]], dtype=float32)
 
-What JAX traces becomes a callback to one of the three functions of `cropkit`, and a
-``custom_vjp`` says which gradients belong to which. A mapped axis becomes more images and more
-boxes of one call: nothing is looped over, and an image that is not mapped is not repeated.
+A traced call becomes a callback to one of the three functions of `cropkit`, and a
+``custom_vjp`` gives the operator its gradients. ``vmap`` turns a mapped axis into more images
+and more boxes of one call, without a loop; an image that is not mapped is not repeated.
 
-On the CPU the callback is a ``buffer_callback``, which reads and writes JAX's own memory;
-elsewhere, and where JAX has none, a ``pure_callback``, which copies what goes in and what
-comes out, and takes two to nine times as long (``docs/design/frameworks.md``).
+On the CPU the callback is a ``buffer_callback``, which reads and writes JAX's own memory. On
+other devices, and in releases of JAX without it, the callback is a ``pure_callback``, which
+copies arguments and result and takes two to nine times as long
+(``docs/design/frameworks.md``).
 """
 
 import math
@@ -33,7 +34,7 @@ except ImportError as _error:
 
 try:
     from jax.experimental.buffer_callback import buffer_callback
-except ImportError:  # it is experimental, and may go or change its name
+except ImportError:  # buffer_callback is experimental, and may go or change its name
     buffer_callback = None
 
 try:
@@ -77,8 +78,8 @@ def crop_and_resize(
     Parameters
     ----------
     image : jax.Array, shape (batch, height, width, depth)
-        Images of any dtype that `cropkit.crop_and_resize` takes. Here and in the next two, a
-        list or an array will do.
+        Images of any dtype that `cropkit.crop_and_resize` takes. `image`, `boxes` and
+        `box_indices` may also be lists or arrays.
     boxes : jax.Array, shape (num_boxes, 4)
         ``[y1, x1, y2, x2]``, normalized.
     box_indices : jax.Array of int, shape (num_boxes,), or None
@@ -86,14 +87,16 @@ def crop_and_resize(
     crop_size : (int, int)
         ``(crop_height, crop_width)`` in pixels, both at least 1; not traced.
     method : {"bilinear", "nearest"}, default "bilinear"
-        Interpolation between pixels. The gradient of the boxes is that of bilinear for both.
+        Interpolation between pixels. Both methods have the box gradient of bilinear.
     extrapolation_value : float, default 0.0
         The value of crop pixels that lie outside the image; not traced.
     dtype : dtype_like, optional
-        Of the result and of all arithmetic, float32 or float64. By default float64 if the
-        image or the boxes are of it, else float32. float64 needs ``jax_enable_x64``.
+        The dtype of the result and of all arithmetic, float32 or float64. The default is
+        float64 if the image or the boxes are float64, else float32. float64 needs
+        ``jax_enable_x64``.
     num_threads, backend
-        As in `cropkit.crop_and_resize`, for the gradients too; `backend` is a name.
+        The arguments of `cropkit.crop_and_resize`; they hold for the gradients too. `backend`
+        must be a name.
 
     Returns
     -------
@@ -102,13 +105,13 @@ def crop_and_resize(
 
     Notes
     -----
-    Everything runs on the CPU: JAX copies the arrays of an accelerator there, and the
-    result back. What is wrong with values, a box that is not finite or an index out of
-    range, is known in the callback only, and JAX reports it as an error of its own with the
-    message inside; in arrays that are not traced it is an error of cropkit's before that.
+    The operator runs on the CPU: JAX copies arrays of an accelerator to the CPU, and the
+    result back. In traced arrays, a box that is not finite or an index out of range is found
+    in the callback, and JAX raises an error of its own with cropkit's message inside; in
+    arrays that are not traced, cropkit raises its own error before.
 
-    The gradient of the image has the image's dtype; for float16 and bfloat16 it is summed in
-    float32 and rounded once. The gradients cannot be differentiated again.
+    The gradient of the image has the image's dtype; a float16 or bfloat16 gradient is summed
+    in float32 and rounded once. The gradients cannot be differentiated again.
 
     Examples
     --------
@@ -121,7 +124,7 @@ def crop_and_resize(
     >>> jax.vmap(lambda image, b: crop_and_resize(image, b, None, (14, 14)))(stack, boxes).shape
     (5, 7, 14, 14, 3)
     """
-    # All checks come before JAX converts: it would cut 64 bits to 32 and say nothing.
+    # All checks come before the conversion by JAX, which silently cuts 64 bits to 32.
     image, boxes = _taken(image, "image"), _taken(boxes, "boxes")
     box_indices = _taken(box_indices, "box_indices")
     if isinstance(image, jax.Array):
@@ -163,7 +166,7 @@ def crop_and_resize(
 
 
 def _taken(value: Any, name: str) -> Any:
-    """Return the argument `name` as an array of JAX's if any of it is, else as it is."""
+    """Return the argument `name` as a JAX array if any part of it is one, else unchanged."""
     if isinstance(value, jax.Array):
         if not isinstance(value, jax.core.Tracer):
             try:
@@ -181,14 +184,14 @@ def _taken(value: Any, name: str) -> Any:
 
 
 def _outline(array: jax.Array) -> NDArray[Any]:
-    """Return zeros of the shape and dtype of `array`, without memory for each."""
+    """Return zeros of the shape and dtype of `array`, all of them one element in memory."""
     if not all(isinstance(n, int) for n in array.shape):
         raise TypeError(f"an array has shape {array.shape}: cropkit.jax needs it in numbers")
     return np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
 def _checked(array: Any, check: Any) -> jax.Array:
-    """Check an array, the shape and dtype alone of one that is traced, and convert it."""
+    """Check an array and convert it; of a traced array, check the shape and the dtype."""
     if not isinstance(array, jax.Array):
         array = check(array)
     elif isinstance(array, jax.core.Tracer):
@@ -199,7 +202,7 @@ def _checked(array: Any, check: Any) -> jax.Array:
 
 
 def _fits_in_jax(image: NDArray[Any]) -> NDArray[Any]:
-    """Return an image in native byte order, whose integers JAX keeps as they are."""
+    """Return `image` in native byte order; refuse integers that JAX would cut to 32 bits."""
     if image.dtype.kind in "iu" and image.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
         cut = np.argwhere(image.astype(f"{image.dtype.kind}4") != image)
         if len(cut):
@@ -225,7 +228,7 @@ def _is_at_hand(*arrays: jax.Array) -> bool:
 
 
 class _Options(NamedTuple):
-    """What is known when a call is traced; hashable, as JAX wants it."""
+    """The options and sizes known when a call is traced; JAX requires them hashable."""
 
     image_shape: tuple[int, int, int, int]
     image_dtype: np.dtype[Any]
@@ -245,7 +248,7 @@ def _crop_and_resize(options: _Options, image: Any, boxes: Any, box_indices: Any
 
 def _forward(options: _Options, image: Any, boxes: Any, box_indices: Any) -> Any:
     crops = _crop_and_resize(options, image.value, boxes.value, box_indices.value)
-    # Only what is asked for is computed later, and kept: the image for the boxes alone.
+    # Only the gradients asked for are computed later; only that of the boxes needs the image.
     return crops, (
         () if image.perturbed else None,
         image.value if boxes.perturbed else None,
@@ -308,10 +311,10 @@ def _callback(compute: Any, options: _Options, shape: Any, dtype: Any, on_host: 
 
 
 def _varying(*arrays: Any) -> list[Any]:
-    """Let each array vary along the axes of a ``shard_map`` along which any does.
+    """Let each array vary along every axis of a ``shard_map`` along which one of them varies.
 
-    JAX does not see that the result of a callback varies as its arguments do, and then leaves
-    out the sum over the devices that belongs to the gradient of an array that does not vary.
+    JAX does not see that the result of a callback varies with its arguments. Without this, it
+    would leave out the sum over devices in the gradient of an array that does not vary.
     """
     axes: list[frozenset[str]] = []
     for array in arrays:
@@ -329,7 +332,7 @@ def _varying(*arrays: Any) -> list[Any]:
 def _call_back_for_gradient(
     compute: Any, options: _Options, shape: Any, dtype: Any, *arrays: Any
 ) -> Any:
-    """Do as `_call_back` for what is not differentiated again."""
+    """Let JAX call `compute` as `_call_back` does, and refuse to differentiate the result."""
     return _call_back(compute, options, shape, dtype, *arrays)
 
 
@@ -343,7 +346,7 @@ def _refuse(*_: Any) -> Any:
 
 
 class _Mapped:
-    """The arrays of a call without the axes in front that come from vmap.
+    """The arrays of a call without the leading axes that vmap has added.
 
     Such an axis has length 1 in an array that is not mapped.
 
@@ -362,27 +365,27 @@ class _Mapped:
         )
         self.number = math.prod(self.axes)
         self.boxes = self.flat(boxes, 1)
-        # Before they are moved to where the next element's images are.
+        # Checked before offsets are added: an index too large would reach other images.
         self.indices = check_box_indices(
             self.flat(box_indices, 0), len(self.boxes), options.image_shape[0]
         )
 
     def flat(self, array: NDArray[Any], inner: int) -> NDArray[Any]:
-        """Join the mapped axes with the first of an array's own, which `inner` more follow."""
+        """Join the mapped axes with the first axis of the call's own array, of `inner` + 1 axes."""
         own = array.shape[-inner - 1 :]
         if array.shape != self.axes + own:
             array = np.broadcast_to(array, self.axes + own)
         return array.reshape(self.number * own[0], *own[1:])
 
     def images(self, array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-        """Join all images into one batch, none twice; return the boxes' indices there, too."""
+        """Join all images into one batch, none twice; return it and the boxes' indices in it."""
         axes, (batch, *own) = array.shape[:-4], array.shape[-4:]
         count = math.prod(axes)
         which = np.broadcast_to(np.arange(count).reshape(axes), self.axes)
         return array.reshape(count * batch, *own), self.moved(which * batch)
 
     def moved(self, offsets: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the indices with an offset for each element of the map."""
+        """Return the box indices plus the offset of each element of the map."""
         each = math.prod(self.indices.shape) // max(self.number, 1)
         return self.indices + np.repeat(offsets.ravel(), each)
 

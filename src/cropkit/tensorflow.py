@@ -11,7 +11,7 @@
 tf.Tensor([[0. 5. 0. 5.]], shape=(1, 4), dtype=float32)
 
 Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a graph,
-``tf.numpy_function`` calls them. A ``tf.custom_gradient`` says which gradients belong to which,
+``tf.numpy_function`` calls them. A ``tf.custom_gradient`` gives the operator its gradients,
 wherever one may be asked for.
 """
 
@@ -81,40 +81,41 @@ def crop_and_resize(
 
     The arguments, and with the default `dtype` every bit of the result and of the image's
     gradient in float32, are those of ``tf.image.crop_and_resize`` on the CPU (of its gradient
-    under ``enable_op_determinism``). The gradient of the boxes is nearer to the true value.
+    under ``enable_op_determinism``). The gradient of the boxes is more exact than TensorFlow's.
 
     Parameters
     ----------
     image : tf.Tensor, shape (batch, height, width, depth)
-        Images of any dtype that `cropkit.crop_and_resize` takes. Here and in the next three, a
-        list or an array will do.
+        Images of any dtype that `cropkit.crop_and_resize` takes. `image`, `boxes`,
+        `box_indices` and `crop_size` may also be lists or arrays.
     boxes : tf.Tensor, shape (num_boxes, 4)
         ``[y1, x1, y2, x2]``, normalized.
     box_indices : tf.Tensor of int, shape (num_boxes,), or None
-        The image of each box. None where it is unambiguous; in a graph of unknown shapes, that is
-        found out when it runs.
+        The image of each box, as in `cropkit.crop_and_resize`. A graph of unknown shapes checks
+        when it runs whether None is allowed.
     crop_size : tf.Tensor of int, shape (2,)
         ``(crop_height, crop_width)`` in pixels, both at least 1.
     method : {"bilinear", "nearest"}, default "bilinear"
-        Interpolation between pixels. The gradient of the boxes is that of bilinear for both.
+        Interpolation between pixels. Both methods have the box gradient of bilinear.
     extrapolation_value : float, default 0.0
         The value of crop pixels that lie outside the image.
     name : str, optional
-        Of the operation in a graph.
+        The name of the operation in a graph.
     dtype : dtype_like, default float32
-        Of the result and of all arithmetic, float32 or float64.
+        The dtype of the result and of all arithmetic, float32 or float64.
     num_threads, backend
-        As in `cropkit.crop_and_resize`, for the gradients too; `backend` is a name.
+        The arguments of `cropkit.crop_and_resize`; they hold for the gradients too. `backend`
+        must be a name.
 
     Returns
     -------
     tf.Tensor, shape (num_boxes, crop_height, crop_width, depth)
-        The crops; of as much of this shape as is known statically.
+        The crops. In a graph, the static shape holds every size that is known.
 
     Notes
     -----
-    A graph that calls back into Python runs in the process that made it: it is not for a
-    SavedModel, which saving refuses, nor for ``jit_compile=True``. The gradients cannot be
+    A graph calls back into Python and runs only in the process that made it: saving it as a
+    SavedModel is refused, and so is ``jit_compile=True``. The gradients cannot be
     differentiated again.
 
     Examples
@@ -151,7 +152,7 @@ def _tensor(given: Any, hint: DTypeLike | None = None) -> Any:
 
 
 def _size(given: Any) -> Any:
-    """Return ``crop_size`` as a tensor, checked if it is known by now."""
+    """Return ``crop_size`` as a tensor, checked if its value is known already."""
     if any(map(tf.is_tensor, tf.nest.flatten(given))):  # a tensor, or a list with tensors in it
         given = tf.convert_to_tensor(given)
         static = tf.get_static_value(given)
@@ -167,7 +168,7 @@ def _numbers(size: NDArray[Any]) -> Any:
 
 
 def _indices(boxes: Any, image: Any) -> Any:
-    """Return ``box_indices`` where None is given, checked now or whenever the graph runs."""
+    """Return the ``box_indices`` that None stands for; check now or when the graph runs."""
     if boxes.shape[0] is not None and image.shape[0] is not None:
         return check_box_indices(None, boxes.shape[0], image.shape[0])
 
@@ -295,10 +296,11 @@ def _call(
     compute: Callable[..., Any], shape: Callable[..., tuple[int, ...]], dtype: np.dtype[Any],
     gradient: Callable[..., Any], *tensors: Any,
 ) -> Any:  # fmt: skip
-    """Compute now, or whenever the graph runs; then with a result of `shape`.
+    """Call `compute` now, or in a graph whenever it runs, with an `out` of the shape `shape`.
 
-    `gradient` is that of the operation in the graph. A ``tf.custom_gradient`` hides it, but
-    ``tf.vectorized_map`` copies the operation alone, whose gradient would be zero.
+    `gradient` is registered as that of the operation in the graph. A ``tf.custom_gradient``
+    usually hides it, but ``tf.vectorized_map`` copies the operation without that, and the
+    gradient would be zero.
     """
     if tf.executing_eagerly():
         return compute(*tensors, out=None)
@@ -310,15 +312,15 @@ def _call(
         return result
 
     def of_operation(operation: Any, *grads: Any) -> Any:
-        if operation is None:  # so ``tf.saved_model.save`` asks for the gradients that it saves
+        if operation is None:  # ``tf.saved_model.save`` asks for a gradient in this way
             raise NotImplementedError(_NOT_SAVED)
         return gradient(operation, *grads)
 
-    registered = f"CropkitGradient-{uuid.uuid4()}"  # a name is for one gradient, for good
+    registered = f"CropkitGradient-{uuid.uuid4()}"  # TensorFlow registers a name once, for good
     tf.RegisterGradient(registered)(of_operation)
     graph = tf.compat.v1.get_default_graph()
     with graph.gradient_override_map({"PyFuncStateless": registered}):
-        # Without state: what nobody needs is not computed, a gradient for example.
+        # Without state, the graph leaves out a gradient that nobody needs.
         return tf.numpy_function(when_run, tensors, tf.as_dtype(dtype), stateful=False)
 
 

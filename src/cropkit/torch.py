@@ -10,10 +10,10 @@
 tensor([[0., 5., 0., 5.]])
 
 The forward operator and both gradients are custom operators of ``torch.library``, whose
-kernels are the three functions of `cropkit`; so all that is said there about bits and bad input
-holds here. A call uses no more threads than ``torch.get_num_threads()``. Where nothing but
-autograd watches a call, its kernel is called without PyTorch's dispatcher, which takes longer
-than a small crop.
+kernels are the three functions of `cropkit`: bits and errors are those of the functions. Unless
+``num_threads`` is given, a call uses no more threads than ``torch.get_num_threads()``. Where only
+autograd has to see a call, its kernel is called without PyTorch's dispatcher, which would take
+longer than a small crop.
 """
 
 import math
@@ -67,7 +67,7 @@ def crop_and_resize(
     image : torch.Tensor, shape (batch, height, width, depth)
         Images of any dtype that `cropkit.crop_and_resize` takes, and any strides:
         channels-first images enter as ``image.permute(0, 2, 3, 1)``, which copies nothing.
-        Here and in the next two, a list or an array will do.
+        `image`, `boxes` and `box_indices` may also be lists or arrays.
     boxes : torch.Tensor, shape (num_boxes, 4)
         ``[y1, x1, y2, x2]``, normalized.
     box_indices : torch.Tensor of int, shape (num_boxes,), or None
@@ -75,15 +75,16 @@ def crop_and_resize(
     crop_size : (int, int)
         ``(crop_height, crop_width)`` in pixels, both at least 1.
     method : {"bilinear", "nearest"}, default "bilinear"
-        Interpolation between pixels. The gradient of the boxes is that of bilinear for both.
+        Interpolation between pixels. Both methods have the box gradient of bilinear.
     extrapolation_value : float, default 0.0
         The value of crop pixels that lie outside the image.
     dtype : torch.dtype, optional
-        Of the result and of all arithmetic, ``torch.float32`` or ``torch.float64``. By
-        default float64 if the image or the boxes are a tensor of it, else float32: lists and
-        arrays of NumPy have no say.
+        The dtype of the result and of all arithmetic, ``torch.float32`` or ``torch.float64``.
+        The default is float64 if the image or the boxes are a float64 tensor, else float32;
+        the dtype of a list or a NumPy array does not count.
     num_threads, backend
-        As in `cropkit.crop_and_resize`, for the gradients too; `backend` is a name.
+        The arguments of `cropkit.crop_and_resize`; they hold for the gradients too. `backend`
+        must be a name.
 
     Returns
     -------
@@ -92,9 +93,9 @@ def crop_and_resize(
 
     Notes
     -----
-    The gradient of the image has the image's dtype. For float16 and bfloat16 it is summed in
-    float32 and rounded once, so autocast needs no casts around this function. Derivatives in
-    forward mode and second derivatives are refused.
+    The gradient of the image has the image's dtype. A float16 or bfloat16 gradient is summed
+    in float32 and rounded once, so autocast needs no casts around this function. Forward-mode
+    derivatives and second derivatives are refused.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def crop_and_resize(
     """
     given = (image, boxes, box_indices)
     if has_torch_function(given):
-        # What traces, as torch.fx does, and subclasses of tensors see one call.
+        # Tracers such as torch.fx, and subclasses of tensors, see one call.
         return handle_torch_function(
             crop_and_resize, given, image, boxes, box_indices, crop_size, method,
             extrapolation_value, dtype=dtype, num_threads=num_threads, backend=backend,
@@ -118,7 +119,7 @@ def crop_and_resize(
         dtype = torch.float64 if double else torch.float32
     elif dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype={dtype!r}: expected torch.float32 or torch.float64")
-    # What the operators' schemas would refuse with sentences of their own.
+    # Checked here, since the operators' schemas would refuse these with other messages.
     size = check_crop_size(crop_size)
     value = check_extrapolation_value(extrapolation_value)
     threads = check_num_threads(num_threads)
@@ -137,7 +138,7 @@ def crop_and_resize(
 
 
 def _tensor(given: Any, check: Callable[[Any], Any]) -> torch.Tensor:
-    """See what is no tensor as one, after its check: the sentences of ours come first."""
+    """Check `given`, which is no tensor, and return it as one, sharing memory if possible."""
     if torch.compiler.is_compiling():  # arrays are tensors there, and no check can be traced
         return torch.as_tensor(given)
     array = check(given)
@@ -156,10 +157,10 @@ def _tensor(given: Any, check: Callable[[Any], Any]) -> torch.Tensor:
 
 
 class _Unlocked:
-    """A read-only array's memory, which PyTorch would warn of; nothing here writes to it."""
+    """The memory of a read-only array as if writable; PyTorch warns of read-only memory."""
 
     def __init__(self, array: NDArray[Any]) -> None:
-        self._array = array  # kept, since the memory is its
+        self._array = array  # keeps the memory alive
         self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
 
 
@@ -172,7 +173,7 @@ _KERNELS: Final[dict[Any, Callable[..., torch.Tensor]]] = {}
 
 
 def _operator(name: str) -> Callable[[Callable[..., torch.Tensor]], Any]:
-    """Make an operator of the kernel for every device."""
+    """Return a decorator that registers a kernel as the operator `name`, for every device."""
 
     def make(kernel: Callable[..., torch.Tensor]) -> Any:
         schema = torch.library.infer_schema(kernel, mutates_args=())
@@ -277,7 +278,7 @@ class _Crop(_SingleLevelFunction):
     def forward(ctx: Any, *inputs: Any) -> Any:
         image, boxes, box_indices, _, ctx.method, _, ctx.dtype, *ctx.how = inputs
         ctx.image_size, ctx.image_dtype, ctx.boxes_dtype = image.shape, image.dtype, boxes.dtype
-        # The image itself is needed for the boxes only.
+        # Only the gradient of the boxes needs the image.
         ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, boxes, box_indices)
         return _of_function(_crop_and_resize, inputs)
 
@@ -299,7 +300,7 @@ class _Crop(_SingleLevelFunction):
 
 
 class _Gradient(_SingleLevelFunction):
-    """A gradient operator, whose result can be used but not differentiated."""
+    """A gradient operator, whose result cannot be differentiated."""
 
     @staticmethod
     def forward(ctx: Any, operator: Any, *inputs: Any) -> Any:
@@ -316,8 +317,8 @@ class _Gradient(_SingleLevelFunction):
 def _of_function(operator: Any, inputs: tuple[Any, ...]) -> Any:
     if _is_unwatched(inputs):
         return _KERNELS[operator](*inputs)
-    # An autograd function's forward switches both modes off, also for the outer levels of
-    # torch.func, whose derivatives would be 0 without a word.
+    # An autograd function's forward switches gradients off in both modes, also for the outer
+    # levels of torch.func, whose derivatives would silently be 0.
     with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
         return _below_autograd(operator, inputs)
 

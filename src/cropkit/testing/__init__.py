@@ -1,17 +1,17 @@
 """The conformance suite: tells a backend's author whether the backend is right.
 
-Needs pytest and hypothesis: ``pip install 'cropkit[testing]'``. Two lines in a pytest file
-are all of the author's part,
+The suite needs pytest and hypothesis: ``pip install 'cropkit[testing]'``. In a pytest file,
+these lines run it on one backend:
 
 >>> from cropkit.testing import BackendTests
 >>> class TestMine(BackendTests):
 ...     backend = "reference"
 
-or none: ``python -m cropkit.testing NAME`` prints a report and ends in a line
-``N passed, N failed``.
+Without a file, ``python -m cropkit.testing NAME`` runs the suite and prints a report, which
+ends in a line ``N passed, N failed``.
 """
 
-if not __debug__:  # the verdict would rest on nothing
+if not __debug__:  # without assert statements, every test would pass
     raise ImportError(
         "cropkit.testing checks by assert statements, which python -O and PYTHONOPTIMIZE remove: "
         "run it without them"

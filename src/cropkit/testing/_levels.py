@@ -15,9 +15,9 @@ class BackendTests(
 ):
     """Base class of a backend's tests.
 
-    Derive a class whose name pytest collects, and set `backend`; the tests are inherited.
-    What the backend refuses, and gradients that it does not have, are skipped with the
-    reason; a backend that refuses everything fails.
+    Derive a class whose name pytest collects, and set `backend`; the class inherits the tests.
+    A test is skipped, with the reason, if the backend refuses its calls or has no gradients;
+    a backend that refuses every call fails.
 
     Attributes
     ----------
@@ -25,18 +25,18 @@ class BackendTests(
         The name under which it is registered, or the object.
     tolerance : float, default 0.0
         For a backend that is not `exact`: the largest error allowed, in units of the largest
-        magnitude that goes into a value. Masks, nearest and filled pixels are always compared
-        exactly.
+        magnitude that goes into a value. Which samples are inside, nearest, and extrapolated
+        pixels are always compared exactly.
     module : str, optional
-        Module whose import finds the backend; by default that of the entry point, or of the
-        object's class.
+        The module that is imported to find the backend; by default that of the entry point,
+        or of the object's class.
 
     Notes
     -----
-    A backend whose arrays are not NumPy's sets three hooks: `to_device`, `from_device` and,
-    if its device has streams, `stream`. All tests then run on the arrays of that library.
+    For a backend whose arrays are not NumPy's, override `to_device`, `from_device` and, if
+    its device has streams, `stream`. All tests then run on the arrays of that library.
 
-    Expectations are worked out by hand, or come from backend ``reference``.
+    Expected values are worked out by hand, or computed by the backend ``reference``.
 
     Examples
     --------
