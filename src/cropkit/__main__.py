@@ -1,4 +1,4 @@
-"""``python -m cropkit info``: what to put into a bug report; ``demo``: crops of a photograph."""
+"""``python -m cropkit``: ``info`` prints text for a bug report, ``demo`` crops a photograph."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checks of one argument each: what comes out is canonical.
+"""Checks of one argument each, which return it in a canonical form.
 
 Every error says what is wrong, where, and what was expected.
 """
@@ -51,7 +51,7 @@ def check_device(checked: NDArray[Any] | DeviceArray, name: str, expected: tuple
     """Check that an array is where the other arrays are."""
     device, _ = device_and_array(checked)
     if device != expected:
-        # Never moved silently: that would hide what costs most.
+        # Arrays are never moved silently: a hidden copy would cost more than the call.
         raise ValueError(
             f"{name} is on {_arrays.device_name(*device)}: expected "
             f"{_arrays.device_name(*expected)}, where the other arrays are"
@@ -59,7 +59,7 @@ def check_device(checked: NDArray[Any] | DeviceArray, name: str, expected: tuple
 
 
 def check_image(value: object) -> NDArray[Any] | DeviceArray:
-    """Return `value` as an image batch, an array of NumPy or of a device."""
+    """Return `value` as a batch of images: a NumPy array or an array on a device."""
     image = _as_array(value, "image")
     if not _is_image_dtype(image.dtype):
         raise TypeError(
@@ -78,7 +78,7 @@ def check_image(value: object) -> NDArray[Any] | DeviceArray:
 
 
 def check_grads(value: object) -> NDArray[Any] | DeviceArray:
-    """Return `value` as the gradients of crops, an array of NumPy or of a device."""
+    """Return `value` as gradients of crops: a NumPy array or an array on a device."""
     grads = _as_array(value, "grads")
     if not _is_image_dtype(grads.dtype):
         raise TypeError(
@@ -100,7 +100,7 @@ def check_grads(value: object) -> NDArray[Any] | DeviceArray:
 def check_grads_fit(
     grads: NDArray[Any] | DeviceArray, num_boxes: int, depth: int, source: str
 ) -> None:
-    """Check that there is a crop for each box, as deep as the image or its size says."""
+    """Check that `grads` has one crop for each box, with the depth that `source` gives."""
     if grads.shape[0] != num_boxes:
         raise ValueError(
             f"grads has shape {grads.shape} and num_boxes is {num_boxes}: expected one crop for "
@@ -111,7 +111,7 @@ def check_grads_fit(
 
 
 def _conversion(value: object, name: str, given: np.dtype[Any], wanted: np.dtype[Any]) -> str:
-    """Say how an object that NumPy sees objects in, as in a nullable column, says its numbers."""
+    """Name the method that gives the numbers of an object, such as a nullable pandas column."""
     if given.kind != "O" or not callable(getattr(value, "to_numpy", None)):
         return ""
     return f'; {name}.to_numpy("{wanted.str[1:]}") converts'
@@ -119,7 +119,7 @@ def _conversion(value: object, name: str, given: np.dtype[Any], wanted: np.dtype
 
 @cache
 def _is_image_dtype(dtype: np.dtype[Any]) -> bool:
-    # ml_dtypes' bfloat16 is recognized by its name, so that nobody has to import it here.
+    # bfloat16 is recognized by its name, so that ml_dtypes need not be imported here.
     return dtype.name in IMAGE_DTYPES and (dtype.kind in "buif" or dtype.name == "bfloat16")
 
 
@@ -139,11 +139,11 @@ def check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
     if given.dtype == dtype and given.flags.c_contiguous and given.flags.aligned:
         boxes = given
     else:
-        with np.errstate(all="ignore"):  # the caller's may raise, and edges may be subnormal
+        with np.errstate(all="ignore"):  # the caller's errstate may raise, for subnormal edges
             boxes = np.array(given, dtype, order="C")
     bad = _FIRST_BAD_BOX[dtype](boxes)
     if bad >= 0:
-        with np.errstate(all="ignore"):  # of long double, likewise
+        with np.errstate(all="ignore"):  # a long double may overflow here
             narrowed = "" if not np.isfinite(given[bad].astype(float)).all() else f" in {dtype}"
         raise ValueError(
             f"boxes[{bad}] = {given[bad].tolist()}: box coordinates must be finite{narrowed}"
@@ -152,7 +152,7 @@ def check_boxes(value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def check_box_indices(value: object, num_boxes: int, batch: int) -> NDArray[np.intp]:
-    """Return `value` as an index below `batch` for each box."""
+    """Return `value` as an array of one image index below `batch` for each box."""
     if value is None:
         if batch == 1:
             return np.zeros(num_boxes, np.intp)
@@ -216,7 +216,7 @@ def _check_integers(value: object, name: str, count: int, expected: str) -> tupl
             value = None
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
             raise TypeError(f"{name}: {expected}")
-    if isinstance(value, np.ndarray) and value.ndim > 1:  # the image itself, not its shape
+    if isinstance(value, np.ndarray) and value.ndim > 1:  # such as an image instead of its shape
         raise ValueError(f"{name} has shape {value.shape}: {expected}")
     given = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(given, (tuple, Sequence)) or len(given) != count:
@@ -241,7 +241,7 @@ def check_dtype(value: DTypeLike) -> np.dtype[Any]:
 
 
 def check_image_dtype(value: DTypeLike) -> np.dtype[Any]:
-    """Return `value` as one of `IMAGE_DTYPES`, native."""
+    """Return `value` as a NumPy dtype, one of `IMAGE_DTYPES` in native byte order."""
     try:
         dtype = _to_dtype(value)
     except (TypeError, ValueError):
@@ -254,7 +254,7 @@ def check_image_dtype(value: DTypeLike) -> np.dtype[Any]:
 
 
 def _to_dtype(value: Any) -> np.dtype[Any]:
-    """Return a dtype as NumPy's, one of another library too."""
+    """Return NumPy's dtype for a dtype of NumPy or of another library."""
     try:
         dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:

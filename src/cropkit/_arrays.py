@@ -1,13 +1,13 @@
 """Arrays of other libraries, in and out by DLPack; none of the libraries is imported here.
 
-In the CPU's memory, an array becomes a NumPy view of its memory, and a result goes back the
-same way: nothing is copied. Elsewhere an array is left as it is, with what the checks must
-know about it, and a backend of its device reads it.
+An array in the CPU's memory becomes a NumPy view of the same memory, and a result goes back
+the same way: nothing is copied. An array on another device stays as it is, beside the shape
+and the dtype that the checks need (`DeviceArray`), and a backend for that device reads it.
 
-`Library` reads and makes the arrays of any library that follows the array API standard. Its
-subclasses, in the table `_LIBRARIES`, are of those that differ: in what they cannot hand
-out since it must be differentiated or compiled, in how sixteen bits are seen as an integer
-(NumPy knows no bfloat16 of DLPack's), and in what a result must be like.
+`Library` reads and makes the arrays of any library that follows the array API standard. The
+subclasses, in the table `_LIBRARIES`, are for libraries that differ: they refuse arrays that
+are traced or require gradients, view sixteen bits as an integer in their own way (NumPy has no
+bfloat16 for DLPack), or need a result with other memory.
 """
 
 import math
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from cropkit._kernels._checks import in_environment
 from cropkit._kernels._memory import AVAILABLE, Block
 
-# DLPack's numbers of memory that the CPU reads: its own, and what CUDA and ROCm have pinned.
+# DLPack's device types of memory that the CPU can read: its own, and pinned by CUDA and ROCm.
 _HOST_DEVICES: Final = frozenset({1, 3, 11})
 _DEVICE_NAMES: Final = {1: "CPU", 2: "CUDA", 4: "OpenCL", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 _OPENCL: Final = 4
-# JAX, and TensorFlow in a graph, share memory that begins at a multiple of this, and copy other.
+# JAX, and TensorFlow in a graph, share memory only if it begins at a multiple of this.
 _ALIGNMENT: Final = 64
-# Bytes from which on an array is of memory that an earlier one has given back.
+# An array of at least this many bytes takes the memory of an earlier, deleted one.
 _LARGE: Final = 4 << 20
 _UINT8: Final = np.dtype(np.uint8)
 
@@ -41,11 +41,11 @@ class DeviceArray(NamedTuple):
     Attributes
     ----------
     array : object
-        The array itself, which is what a backend gets.
+        The array itself, which the backend gets.
     shape : tuple of int
     dtype : numpy.dtype
     device : (int, int)
-        DLPack's device type, and the device's number.
+        DLPack's type and number of the device.
     """
 
     array: Any
@@ -63,12 +63,12 @@ class DeviceArray(NamedTuple):
 
 
 def as_array(value: object, name: str) -> NDArray[Any] | DeviceArray:
-    """See `value`, the argument `name`, as an array, without copying one.
+    """View the argument `name`, `value`, as an array; an array is not copied.
 
     Raises
     ------
     TypeError, ValueError
-        It is no array, or one whose memory is not to be read.
+        `value` is no array, or is traced, requires gradients, is deleted or masked.
     """
     refuse_masked(value, name)
     library = library_of(value)
@@ -98,15 +98,15 @@ def host_views(*arrays: object) -> list[Any] | None:
 
 
 def is_masked(value: object) -> bool:
-    """Whether it is a masked array; whoever makes one has imported ``numpy.ma``."""
+    """Whether `value` is a masked array; only a program that imports ``numpy.ma`` has one."""
     ma = sys.modules.get("numpy.ma")
     return ma is not None and isinstance(value, ma.MaskedArray)
 
 
 def refuse_masked(value: object, name: str) -> None:
-    """Refuse a masked array, and a list of some: NumPy would convert it without its mask.
+    """Refuse masked arrays, alone or in a list: NumPy would convert them without their masks.
 
-    One that masks nothing is refused too: whether a program works is not to depend on that.
+    An array that masks no element is refused too, so that no program fails only on some data.
     """
     if is_masked(value):
         raise TypeError(
@@ -122,7 +122,7 @@ def refuse_masked(value: object, name: str) -> None:
 
 
 def _holds(values: Iterable[Any], kind: type[Any]) -> bool:
-    """Whether one of the entries is of that kind, or one of a list in it, as deep as an image."""
+    """Whether an entry is of type `kind`, or an entry of a list among them, four levels deep."""
     for _ in range(4):
         entries = list(values)
         kinds = set(map(type, entries))  # few, however many entries there are
@@ -135,7 +135,7 @@ def _holds(values: Iterable[Any], kind: type[Any]) -> bool:
 
 
 def as_host_array(value: object, name: str) -> NDArray[Any]:
-    """See `value` as a NumPy array, copied to the CPU's memory if it is elsewhere."""
+    """View `value` as a NumPy array, or copy it to the CPU's memory from another device."""
     given = as_array(value, name)
     if isinstance(given, np.ndarray):
         return given
@@ -148,29 +148,29 @@ def as_host_array(value: object, name: str) -> NDArray[Any]:
 
 
 def numpy_dtype(dtype: object) -> np.dtype[Any]:
-    """Return NumPy's dtype of the name that any library's dtype has.
+    """Return NumPy's dtype with the same name as `dtype`, which is of any library.
 
     Raises
     ------
     TypeError
-        NumPy has none of that name.
+        NumPy has no dtype of that name.
     """
     name = _name(dtype)
     return _bfloat16() if name == "bfloat16" else np.dtype(name)
 
 
 def grad_image_dtype(image_dtype: Any, real: Any) -> Any:
-    """Return the dtype to ask for, of any library, to get an image's gradient.
+    """Return the dtype, of any library, in which to compute an image's gradient.
 
-    Samples lie where the forward call put them, in its dtype, `real`. 16 bits are left to the
-    kernel to round its float32 sums to, which saves a float32 image; every other dtype is
-    that of the sums, for the caller to convert.
+    `real` is the dtype of the forward call, in which the samples' positions are computed. For a
+    16-bit image the kernel itself rounds its float32 sums, which saves a float32 image. For every
+    other image the result is `real`, and the caller converts the gradient.
     """
     return image_dtype if image_dtype.itemsize == 2 and real.itemsize == 4 else real
 
 
 def _name(dtype: object) -> str:
-    """``float32`` of NumPy's, TensorFlow's or (``torch.float32``) PyTorch's."""
+    """Return the name of any library's dtype, ``float32`` for ``torch.float32`` too."""
     name: object = getattr(dtype, "name", None)
     return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
 
@@ -185,7 +185,7 @@ def _bfloat16() -> np.dtype[Any]:
 
 
 def device_name(device_type: int, number: int = 0) -> str:
-    """Name of a DLPack device type, with the device's number unless it is the first."""
+    """Return the name of a DLPack device type, and the device's number unless it is 0."""
     name = _DEVICE_NAMES.get(device_type, f"DLPack device type {device_type}")
     return f"{name} {number}" if number else name
 
@@ -200,7 +200,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], like: object) -> NDArray
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Allocate an array; a large one of memory that an earlier one has given back."""
+    """Allocate an array; a large one takes the memory of an earlier, deleted one."""
     size = math.prod(shape) * dtype.itemsize
     if size < _LARGE or not AVAILABLE or not _reuses_memory():
         return np.empty(shape, dtype)
@@ -218,7 +218,7 @@ def _reuses_memory() -> bool:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Allocate memory that every library shares; as `empty` does if it is large."""
+    """Allocate an array whose memory every library can share; reuse memory if it is large."""
     size = math.prod(shape) * dtype.itemsize
     if size >= _LARGE and AVAILABLE and _reuses_memory():
         return _empty(shape, dtype)
@@ -228,7 +228,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def hand_over(result: Any, like: object) -> Any:
-    """Return `result`, which nobody else holds, as an array of the library of `like`."""
+    """Return `result` as an array of the library of `like`, which takes over its memory."""
     library = library_of(like)
     if library is None or not isinstance(result, np.ndarray):
         return result
@@ -239,12 +239,12 @@ def hand_over(result: Any, like: object) -> Any:
 
 
 class Library:
-    """What follows the array API standard."""
+    """Reads and makes the arrays of a library that follows the array API standard."""
 
-    constant = False  # whether its arrays never change
+    constant = False  # whether the library's arrays never change
 
     def view(self, value: Any) -> NDArray[Any] | DeviceArray:
-        """See the memory of an array."""
+        """View the memory of an array, or describe an array that the CPU cannot read."""
         device_type, number = value.__dlpack_device__()
         if device_type in _HOST_DEVICES:
             return self.host_view(value)
@@ -252,18 +252,18 @@ class Library:
         return DeviceArray(value, tuple(value.shape), numpy_dtype(value.dtype), device)
 
     def host_view(self, value: Any) -> NDArray[Any]:
-        """See the memory of an array that the CPU can read."""
+        """View the memory of an array that the CPU can read."""
         if _name(value.dtype) == "bfloat16":
             return np.from_dlpack(self.as_int16(value)).view(_bfloat16())
         return np.from_dlpack(value)
 
     def as_int16(self, value: Any) -> Any:
-        """See an array of 16-bit elements as one of integers."""
+        """View an array of 16-bit elements as integers."""
         return value.view(np.dtype(np.int16))
 
     def to_host(self, value: Any) -> NDArray[Any]:
         """Copy an array to the CPU's memory."""
-        if hasattr(value, "get"):  # CuPy, which does not leave this to DLPack
+        if hasattr(value, "get"):  # CuPy, whose DLPack does not copy to the CPU
             return np.asarray(value.get())
         return np.from_dlpack(value, device="cpu")
 
@@ -293,8 +293,8 @@ class _Torch(Library):
         return self.host_view(value) if value.is_cpu else super().view(value)
 
     def host_view(self, value: Any) -> NDArray[Any]:
-        # Not by DLPack: it loses the negative bit of a view (torch 2.13), and what older
-        # releases export may not be written to.
+        # Not by DLPack, which loses the negative bit of a view (torch 2.13), and in older
+        # releases exports memory that may not be written to.
         if value.dtype is sys.modules["torch"].bfloat16:
             view: NDArray[Any] = self.as_int16(value).numpy().view(_bfloat16())
         else:
@@ -329,7 +329,7 @@ class _Jax(Library):
         return super().view(value)
 
     def host_view(self, value: Any) -> NDArray[Any]:
-        # JAX's view as integers is a copy; this is none, and knows bfloat16.
+        # JAX's own view as integers is a copy; this one is not, and knows bfloat16.
         return np.asarray(value)
 
     def to_host(self, value: Any) -> NDArray[Any]:
@@ -384,14 +384,14 @@ class _TensorFlow(Library):
 
 
 class _PyOpenCL(Library):
-    """It has no DLPack, and calls a copy to the CPU's memory ``get``."""
+    """PyOpenCL, whose arrays have no DLPack; their ``get`` copies to the CPU's memory."""
 
     def view(self, value: Any) -> DeviceArray:
         return DeviceArray(value, value.shape, numpy_dtype(value.dtype), (_OPENCL, 0))
 
 
 _ARRAY_API: Final = Library()
-# By the classes of a library's arrays and dtypes, where they are to be had once it is imported.
+# A library's module, the names of its classes of arrays and dtypes there, and its `Library`.
 _LIBRARIES: Final[tuple[tuple[str, tuple[str, ...], Library], ...]] = (
     ("torch", ("Tensor", "dtype"), _Torch()),
     ("jax", ("Array", "core.Tracer"), _Jax()),
@@ -417,10 +417,10 @@ def _library_of_class(kind: type[Any]) -> Library | None:
 
 
 def _classes(module: str, names: tuple[str, ...]) -> list[type[Any]]:
-    """Return the classes of those names, of a module that somebody has imported; all or none.
+    """Return the classes `names` of an imported module, or none if one of them is missing.
 
-    A class is not known by its own name, nor by its module's, which anybody may choose: a
-    user's own ``jax.py`` is not taken for the library because there is an ``Array`` in it.
+    The classes themselves are compared, not their names, which any module may use: a user's
+    own ``jax.py`` with an ``Array`` in it is not taken for the library.
     """
     found: list[type[Any]] = []
     for name in names:

@@ -16,7 +16,8 @@ from cropkit._request import Request
 from cropkit._system import read, whole_number
 from cropkit._threads import guard_forks, short_spinning, team_size
 
-# Ordering the boxes by where they read pays when an image does not stay in the caches.
+# Sorting boxes by the rows that they read pays if there are at least `_SORT_BOXES` of them, and
+# an image is too large to stay in the caches.
 _SORT_IMAGE_BYTES: Final = 1 << 20
 _SORT_BOXES: Final = 8
 _STREAMING_BYTES: Final = 16 << 20
@@ -24,7 +25,7 @@ _CACHE_SIZE: Final = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
 
 def built_instruction_sets() -> tuple[str, ...]:
-    """Names of the instruction sets that kernels were built for and this CPU has, best first."""
+    """Return the names of the instruction sets that this build and this CPU have, best first."""
     with short_spinning():
         from cropkit._kernels import _features
 
@@ -32,12 +33,12 @@ def built_instruction_sets() -> tuple[str, ...]:
 
 
 def choose_instruction_set(wanted: str | None = None) -> str:
-    """Return `wanted`, else ``CROPKIT_ISA``, else the best that was built and this CPU has.
+    """Return `wanted`, else ``CROPKIT_ISA``, else the best that this build and this CPU have.
 
     Raises
     ------
     ValueError
-        The one asked for cannot be had.
+        This build or this CPU lacks the instruction set that was asked for.
     """
     usable = built_instruction_sets()
     source, isa = ("isa", wanted) if wanted else ("CROPKIT_ISA", os.environ.get("CROPKIT_ISA"))
@@ -113,7 +114,7 @@ class CpuBackend:
         return _Kernels(self.isa)
 
     def unavailable(self) -> str | None:
-        """Say that the instruction set asked for cannot be had; otherwise it always runs."""
+        """Say that this build or CPU lacks the instruction set asked for, or return None."""
         try:
             self.isa  # noqa: B018
         except ValueError as error:
@@ -121,11 +122,11 @@ class CpuBackend:
         return None
 
     def refuses(self, request: Request) -> str | None:
-        """Every call is computed."""
+        """Return None: this backend computes every call."""
         return None
 
     def run(self, call: Call) -> None:
-        """Fill ``call.out``: all operations, without a request."""
+        """Fill ``call.out``, whatever the operation; no `Request` is made."""
         if call.operation == "grad_image":
             self._run_grad_image(call)
             return
@@ -191,7 +192,7 @@ class CpuBackend:
         box_indices: NDArray[Any],
         out: NDArray[Any],
     ) -> None:
-        """Fill `out`."""
+        """Fill `out` as `cropkit.Backend` asks."""
         self.run(_call(request, boxes, box_indices, out, image=image))
 
     def grad_image(
@@ -202,7 +203,7 @@ class CpuBackend:
         box_indices: NDArray[Any],
         out: NDArray[Any],
     ) -> None:
-        """Fill `out`."""
+        """Fill `out` as `cropkit.Backend` asks."""
         self.run(_call(request, boxes, box_indices, out, grads=grads))
 
     def grad_boxes(
@@ -214,7 +215,7 @@ class CpuBackend:
         box_indices: NDArray[Any],
         out: NDArray[Any],
     ) -> None:
-        """Fill `out`."""
+        """Fill `out` as `cropkit.Backend` asks."""
         self.run(_call(request, boxes, box_indices, out, image=image, grads=grads))
 
 
@@ -227,7 +228,7 @@ def _call(
     image: NDArray[Any] | None = None,
     grads: NDArray[Any] | None = None,
 ) -> Call:
-    """Return the call that a request and its arrays are."""
+    """Return the `Call` that a request and its arrays describe."""
     call = Call(
         request.operation, request.sampling, request.compute_dtype,
         request.extrapolation_value, request.num_threads,
@@ -239,18 +240,18 @@ def _call(
 
 
 def sorting_pays(boxes: NDArray[Any], image: NDArray[Any]) -> bool:
-    """Whether to work through the boxes in the order of what they read."""
+    """Whether to work through the boxes sorted by the image rows that they read."""
     return len(boxes) >= _SORT_BOXES and image.nbytes > _SORT_IMAGE_BYTES * len(image)
 
 
 @cache
 def streaming_threshold() -> int:
-    """Bytes of a result from which on it is written past the caches.
+    """Return how many bytes a result must have to be written past the caches.
 
-    That pays once the result would not stay in the third-level cache. Its size is read from
-    sysfs (``sysconf`` has been seen to report the sum over all sockets), and no more than
-    16 MiB of it are believed in: larger ones serve many cores, in a virtual machine those of
-    other machines too (docs/design/kernel-log.md).
+    Such stores pay once the result would not stay in the third-level cache. The size of that
+    cache is read from sysfs (``sysconf`` has been seen to report the sum over all sockets), and
+    counts as 16 MiB at most: a larger cache serves many cores, in a virtual machine also those
+    of other machines (docs/design/kernel-log.md).
     """
     text = read(_CACHE_SIZE).strip()
     unit = {b"K": 1 << 10, b"M": 1 << 20}.get(text[-1:])

@@ -24,7 +24,7 @@ OUTSIDE: Final = 225.0
 
 
 class Region(NamedTuple):
-    """What is cropped, where it goes on the sheet, and its colour there."""
+    """A region of the photograph: its box, the place of its crops on the sheet, its colour."""
 
     label: str
     caption: str
@@ -45,7 +45,7 @@ REGIONS: Final = (
 
 
 def run(output: Path) -> None:
-    """Write the contact sheet to `output` and print what it took.
+    """Write the contact sheet to `output` and print how long the crops took.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def run(output: Path) -> None:
 
 @contextmanager
 def needs_matplotlib() -> Iterator[None]:
-    """Turn a missing import inside the block into one sentence."""
+    """Turn a failed import inside the block into an error of one sentence."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -138,7 +138,7 @@ def report(what: str, pixels: int, work: Callable[[], object]) -> None:
 
 
 def warm_time(work: Callable[[], object]) -> float:
-    """Return the median of the runs of half a second, after a tenth to warm up."""
+    """Run `work` for half a second, after 0.1 s to warm up; return the median time in seconds."""
     times: list[float] = []
     warm = time.perf_counter() + 0.1
     end = warm + 0.5
@@ -158,8 +158,8 @@ _EDGE = 24
 _BORDER = 44, 42  # around the photograph, for the box that reaches outside
 _PAIR_GAP, _CELL_GAP = 32, 6
 _ROW_TOPS = (76, 344, 556)
-# Dithered: 0.4 MB instead of 1, and without the steps of colour in the magnified crops that a
-# palette alone would show.
+# The sheet is dithered to a palette: 0.4 MB instead of 1, and without the steps of colour that
+# the magnified crops would show in a palette alone.
 _COLOURS = 160
 _INK = "#222222"
 
@@ -206,7 +206,7 @@ def _tag(axes: Any, x: float, y: float, region: Region, anchor: str) -> None:
 
 
 def _draw_photograph(figure: Any, photograph: NDArray[np.uint8]) -> int:
-    """Draw the photograph and its boxes; return where its right edge is."""
+    """Draw the photograph and its boxes; return the x of the right edge, in pixels."""
     height, width = len(photograph), len(photograph[0])
     border_x, border_y = _BORDER
     axes = _axes(figure, _EDGE, _EDGE, width + border_x, height + border_y)

@@ -1,4 +1,4 @@
-"""What a call has besides arrays and their sizes, as the modules for frameworks hand it on."""
+"""The options of a call besides arrays and sizes, as the modules for frameworks pass them."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from cropkit._sampling import Method, check_sampling
 
 
 class Options(NamedTuple):
-    """Checked options of a call; hashable, as what is traced once and run later must be."""
+    """Checked options of a call; hashable, so that they can be part of a traced graph."""
 
     method: Method
     extrapolation_value: float
@@ -20,14 +20,14 @@ class Options(NamedTuple):
 
     @property
     def of_gradients(self) -> dict[str, Any]:
-        """The keywords of both gradients, but for the dtype of the result."""
+        """The keyword arguments of both gradient functions, except `dtype`."""
         return {
             "method": self.method, "num_threads": self.num_threads, "backend": self.backend,
         }  # fmt: skip
 
     @property
     def of_crops(self) -> dict[str, Any]:
-        """The keywords of `cropkit.crop_and_resize`, but for the dtype of the result."""
+        """The keyword arguments of `cropkit.crop_and_resize`, except `dtype`."""
         return {**self.of_gradients, "extrapolation_value": self.extrapolation_value}
 
 

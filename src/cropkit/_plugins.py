@@ -1,6 +1,6 @@
 """Where backends are found: built in, in the entry points of distributions, or as an object.
 
-Whatever a plugin or its metadata does, the others are found, and it is listed with its reason.
+A broken plugin, or broken metadata, is listed with the reason, and hides no other backend.
 """
 
 import importlib
@@ -15,13 +15,13 @@ from cropkit._arrays import device_name
 from cropkit._protocol import Backend
 from cropkit._request import Request
 
-# Imported where plugins are: it would triple the time of `import cropkit`.
+# importlib.metadata is imported only to find plugins: it would triple `import cropkit`'s time.
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
 GROUP: Final = "cropkit.backends"
 BUILT_IN: Final = {"cpu": "cropkit._cpu:backend", "reference": "cropkit._reference:backend"}
-_OWN: Final = "cropkit"  # the distribution whose entry points go before others' of their names
+_OWN: Final = "cropkit"  # this distribution's entry points go before others of the same name
 
 # How many arguments each method is called with.
 _METHODS: Final = {"unavailable": 0, "refuses": 1, "crop_and_resize": 5}
@@ -31,17 +31,17 @@ _OPTIONAL_METHODS: Final = {"empty": 3, "synchronize": 0}
 
 @dataclass(frozen=True)
 class Entry:
-    """A backend that was found: loaded, or with what keeps it from being registered."""
+    """A backend that was found: the backend itself, or the problem that keeps it out."""
 
     name: str
     origin: str
     backend: Backend | None
     problem: str | None = None
-    # What it said when it was loaded: asked again, a plugin might raise.
+    # Read once, when the backend is loaded: asked again, a plugin might raise.
     device_types: frozenset[int] = frozenset()
     exact: bool | None = None
     features: frozenset[str] = frozenset()
-    module: str | None = None  # of a plugin, the one that its entry point names
+    module: str | None = None  # the module that a plugin's entry point names
 
     def __str__(self) -> str:
         return f"{self.name!r} ({self.origin})"
@@ -63,13 +63,13 @@ class Entry:
                 reason = self.backend.refuses(request)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # whatever a plugin raises takes no other along
+        except BaseException as error:  # one plugin's exception must not stop the others
             return f"it raised when asked: {_one_line(error)}"
         if reason is None:
             return None
         if not isinstance(reason, str):
             return f"its reason is a {type(reason).__name__}: expected str or None"
-        one_line = " ".join(reason.split())  # in every list
+        one_line = " ".join(reason.split())  # as lists of backends need it
         return one_line or "it refuses without a reason: expected a sentence, or None"
 
 
@@ -80,13 +80,13 @@ def built_in(name: str) -> Entry:
     return _entry_of(name, "built in", backend)
 
 
-# By identity, since a backend need not be hashable; an entry keeps its backend alive, so
-# that no identity is used again. Looking at an object takes as long as a small call.
+# Entries by the identity of the backend, which need not be hashable. An entry keeps its backend
+# alive, so no identity is used again. To check an object takes as long as a small call.
 _wrapped: dict[int, Entry] = {}
 
 
 def entry_of_object(backend: Backend) -> Entry:
-    """Entry of a backend that was passed as an object."""
+    """Return the entry of a backend that was passed as an object."""
     entry = _wrapped.get(id(backend))
     if entry is None:
         origin = f"{type(backend).__module__}.{type(backend).__qualname__}"
@@ -100,7 +100,7 @@ def entry_of_object(backend: Backend) -> Entry:
 
 
 def _entry_of(name: str | None, origin: str, backend: Any) -> Entry:
-    """Entry of an object of that name (of its own, if that is None), or with its flaw."""
+    """Return an object's entry under `name`, by default its own name, or one with its flaw."""
     try:
         flaw = _flaw(backend)
         if flaw is None:
@@ -119,11 +119,11 @@ def _entry_of(name: str | None, origin: str, backend: Any) -> Entry:
 
 @cache
 def scan() -> tuple[dict[str, Entry], tuple[Entry, ...]]:
-    """Load every plugin: those registered, by name, and those whose name is taken.
+    """Load every plugin; return the registered ones by name, and those whose name is taken.
 
-    The built-in backends have their names, then cropkit's own plugins, then the first that
-    loads. A plugin that cannot be loaded has its name only if nobody else has it, so that
-    asking for it tells why.
+    A name belongs to a built-in backend, else to a plugin of cropkit itself, else to the first
+    plugin of that name that loads. A plugin that cannot be loaded has its name only if no other
+    claims it, so that asking for the name tells why.
     """
     registered = {name: built_in(name) for name in BUILT_IN}
     found, rejected = _entry_points()
@@ -145,9 +145,10 @@ def scan() -> tuple[dict[str, Entry], tuple[Entry, ...]]:
 
 
 def _entry_points() -> tuple[list[tuple["EntryPoint", str]], list[Entry]]:
-    """Find the entry points with their origins, cropkit's own first, and what is damaged.
+    """Find entry points with their origins, cropkit's own first, and damaged distributions.
 
-    Not by ``importlib.metadata.entry_points``, for which one damaged file anywhere hides all.
+    ``importlib.metadata.entry_points`` is not used: one damaged file anywhere hides all of its
+    entry points.
     """
     from importlib.metadata import distributions
 
@@ -158,10 +159,10 @@ def _entry_points() -> tuple[list[tuple["EntryPoint", str]], list[Entry]]:
         try:
             name = distribution.metadata["Name"]
             origin = f"{name} {distribution.version}" if name else ""
-        except Exception:  # its metadata is missing or damaged
+        except Exception:  # the distribution's metadata is missing or damaged
             name = origin = ""
         normalized = re.sub(r"[-_.]+", "-", name or "").lower()
-        if normalized in seen:  # as with imports, the first on the path counts
+        if normalized in seen:  # the first one on the path counts, as it does for imports
             continue
         if normalized:
             seen.add(normalized)
@@ -179,7 +180,7 @@ def _entry_points() -> tuple[list[tuple["EntryPoint", str]], list[Entry]]:
 
 
 def _mentions_group(distribution: "Distribution") -> bool:
-    """Whether a damaged file of entry points is about backends of cropkit at all."""
+    """Whether a damaged file of entry points mentions backends of cropkit."""
     try:
         return GROUP in (distribution.read_text("entry_points.txt") or "")
     except Exception:
@@ -201,7 +202,7 @@ def _load(point: "EntryPoint", origin: str) -> Entry:
 
 
 def _flaw(backend: object) -> str | None:
-    """Say what keeps an object from being a backend, or None; what it raises is raised."""
+    """Say why an object is no backend, or return None; exceptions of the object pass through."""
     if isinstance(backend, type):
         return "is a class: expected an instance"
     name = getattr(backend, "name", None)

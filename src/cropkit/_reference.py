@@ -1,8 +1,8 @@
 """Backend ``reference``: the operator in NumPy, readable as its specification.
 
-Slow next to ``cpu``, and the one that everything else is compared with. The formulas are
-those of ``tf.image.crop_and_resize`` (TensorFlow 2.21), each operation rounded on its
-own in the request's dtype.
+This backend is slow next to ``cpu``; every other backend is compared with it. The formulas are
+those of ``tf.image.crop_and_resize`` (TensorFlow 2.21), each operation rounded on its own in
+the request's ``compute_dtype``.
 """
 
 from typing import Any, Final, NamedTuple
@@ -15,7 +15,7 @@ from cropkit._request import Request
 
 
 class Samples(NamedTuple):
-    """Where the samples of one axis read: the inside ones only, with their positions.
+    """The taps of one axis: the source pixels that its inside samples read, and the weights.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ def sample_axis(a: Any, b: Any, n: int, count: int, method: str) -> Samples:
     Parameters
     ----------
     a, b : numpy.float32 or numpy.float64
-        Normalized edges; their type is the type of all arithmetic.
+        Normalized edges; all arithmetic is in their type.
     n, count : int
     method : {"bilinear", "nearest"}
     """
@@ -59,7 +59,7 @@ def sample_axis(a: Any, b: Any, n: int, count: int, method: str) -> Samples:
         index = np.minimum(floor + (v - floor.astype(real) >= real(0.5)), n - 1)
         return Samples(inside, index, index, v - v)
     ceil = np.ceil(v).astype(np.intp)
-    # The floor is an integer by now: at v = -0.0 the weight is -0.0, as in the operator.
+    # The floor has become an integer: at v = -0.0 the weight is -0.0, as in TensorFlow.
     weight = v - floor.astype(real)
     return Samples(inside, np.minimum(floor, n - 1), np.minimum(ceil, n - 1), weight)
 
@@ -72,11 +72,11 @@ class ReferenceBackend:
     exact: Final = True
 
     def unavailable(self) -> str | None:
-        """Nothing keeps it from running."""
+        """Return None: this backend always runs."""
         return None
 
     def refuses(self, request: Request) -> str | None:
-        """Every call is computed."""
+        """Return None: this backend computes every call."""
         return None
 
     def crop_and_resize(
@@ -114,7 +114,7 @@ class ReferenceBackend:
         box_indices: NDArray[Any],
         out: NDArray[Any],
     ) -> None:
-        """Fill `out`: add crop pixel by crop pixel, in the order of the operator."""
+        """Fill `out`: add one crop pixel after the other, in the order of TensorFlow."""
         real, method = request.compute_dtype, request.sampling.method
         crop_height, crop_width = request.crop_size
         _, height, width, _ = request.image_shape
@@ -137,7 +137,7 @@ class ReferenceBackend:
         box_indices: NDArray[Any],
         out: NDArray[Any],
     ) -> None:
-        """Fill `out`, in float64 box by box. The method is bilinear, whatever was asked."""
+        """Fill `out` box by box, with sums in float64; the gradient is always of bilinear."""
         crop_height, crop_width = request.crop_size
         _, height, width, _ = request.image_shape
         with np.errstate(all="ignore"):
@@ -156,7 +156,7 @@ class ReferenceBackend:
 def bilinear(
     image: NDArray[Any], rows: Samples, columns: Samples, dtype: np.dtype[Any]
 ) -> NDArray[Any]:
-    """Interpolate one image at the inside samples, horizontally first."""
+    """Interpolate one image at the inside samples, between columns first."""
 
     def taps(y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[Any]:
         pixels: NDArray[Any] = flush(image[np.ix_(y, x)].astype(dtype))
@@ -179,7 +179,7 @@ def lerp(a: NDArray[Any], b: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]
 
 
 def add_bilinear(sums: NDArray[Any], grad: NDArray[Any], rows: Samples, columns: Samples) -> None:
-    """Add a crop's gradient to the pixels that its inside samples read."""
+    """Add a crop's gradient to the taps of its inside samples, times their weights."""
     wx = columns.weight[:, None]
     wy = rows.weight[:, None, None]
     top = flush((1 - wy) * grad)
@@ -201,7 +201,7 @@ def add_nearest(sums: NDArray[Any], grad: NDArray[Any], rows: Samples, columns: 
 
 
 def cast_sums(sums: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Cast once: to integers towards zero, saturating, and NaN to 0."""
+    """Cast finished sums; a cast to an integer goes towards zero and saturates, NaN gives 0."""
     if dtype.kind not in "iu":
         return sums.astype(dtype)
     limits = np.iinfo(dtype)
@@ -214,7 +214,7 @@ def cast_sums(sums: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def slopes_of(
     image: NDArray[Any], rows: Samples, columns: Samples
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Slopes of the interpolated image along y and x at the inside samples, in float64."""
+    """Return the image's slopes along y and x at the inside samples, in float64."""
 
     def taps(y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[np.float64]:
         return image[np.ix_(y, x)].astype(np.float64)
@@ -229,7 +229,10 @@ def slopes_of(
 
 
 def edge_weights(n: int, count: int) -> NDArray[np.float64]:
-    """How far each of an axis' samples follows its first edge, and its second: [2, count]."""
+    """Return how far each sample moves, in pixels, with its axis' first and second edge.
+
+    The shape is (2, `count`): the derivatives of the samples' positions by the two edges.
+    """
     limit = float(n - 1)
     if count == 1:
         return np.full((2, 1), 0.5 * limit)
@@ -237,14 +240,14 @@ def edge_weights(n: int, count: int) -> NDArray[np.float64]:
     return np.stack([limit - second, second])
 
 
-# ---- the float32 of the operator's threads -------------------------------------------
+# ---- float32 without subnormals, as in TensorFlow's threads --------------------------
 
 
 def flush(x: Any) -> Any:
-    """Make float32 subnormals zero, keeping the sign; float64 stays as it is.
+    """Return `x` with float32 subnormals replaced by zeros of their sign; float64 unchanged.
 
-    The threads of the operator run with subnormals flushed, and so do the kernels here.
-    They decide by the exact result and this by the rounded one: a product or quotient
+    TensorFlow's threads and cropkit's kernels run in a mode of the CPU that flushes subnormals.
+    The CPU decides by the exact result, this function by the rounded one: a product or quotient
     within 2**-150 below the smallest normal number can differ.
     """
     if x.dtype != np.float32:

@@ -1,4 +1,4 @@
-"""The memory of a result: allocated, or the caller's, checked."""
+"""The memory of a result: it is allocated here, or the caller's `out` is checked."""
 
 import math
 import os
@@ -13,14 +13,14 @@ from cropkit import _arrays
 from cropkit._arguments import CPU, check_device
 from cropkit._arrays import DeviceArray
 
-# Of NumPy's exact search; its stubs know only 0 and -1 here, hence Any.
+# Bounds NumPy's exact search for an overlap. NumPy's stubs know only 0 and -1, hence Any.
 _OVERLAP_WORK: Final[Any] = 10_000
 
 
 def allocate(
     shape: tuple[int, ...], dtype: np.dtype[Any], device: tuple[int, int], like: object
 ) -> NDArray[Any] | None:
-    """Allocate the result, for the library of `like`; off the CPU, leave it to the backend."""
+    """Allocate a result for the library of `like`; return None for devices but the CPU."""
     if device is not CPU:
         check_address_space(shape, dtype)
         return None
@@ -29,21 +29,21 @@ def allocate(
 
 
 def check_address_space(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Check that the size of a result can be counted: CuPy's own product overflows."""
+    """Check that the size of a result fits in an integer: CuPy's product of sizes overflows."""
     if _bytes_of(shape, dtype) > sys.maxsize:
         raise MemoryError(f"the result, {shape} {dtype}, is larger than the address space")
 
 
 def _bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Bytes of an array; of an empty one, those that its axes of some length would have.
+    """Return the bytes of an array, without counting axes of length 0.
 
-    NumPy makes no array whose axes overflow together, not even an empty one.
+    NumPy refuses an empty array, too, if the product of its other axes overflows.
     """
     return math.prod(n for n in shape if n) * dtype.itemsize
 
 
 def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Check that a result can be had."""
+    """Check that a result can fit in this machine's memory."""
     size = _bytes_of(shape, dtype)
     if size > 1 << 28 and size > (_memory_bytes() if 0 not in shape else sys.maxsize):
         raise MemoryError(
@@ -54,7 +54,7 @@ def check_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 
 @cache
 def _memory_bytes() -> int:
-    """Bytes of memory that this process could have at most."""
+    """Return the bytes of the machine's physical memory."""
     try:
         pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -89,7 +89,7 @@ def check_out(
         library = _arrays.library_of(checked.array)
         if library is not None and library.constant:
             raise ValueError("out is read-only")
-        return checked.array  # what its memory is like, its backend knows
+        return checked.array  # the backend checks the memory on its device
     if not checked.flags.writeable:
         raise ValueError("out is read-only")
     if 0 in shape:  # nothing is written; NumPy gives such an array strides of 0
@@ -105,7 +105,7 @@ def check_out(
 
 
 def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Decide exactly where that is cheap, else say yes."""
+    """Return whether two arrays overlap; True also where the exact answer takes too long."""
     try:
         return np.shares_memory(a, b, max_work=_OVERLAP_WORK)
     except np.exceptions.TooHardError:

@@ -46,7 +46,7 @@ def run_in_pipe(main: Callable[[], int]) -> int:
         status = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at its end, and must find nothing to complain of.
+        # Python flushes the standard output once more at its end, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
@@ -85,7 +85,7 @@ def _instruction_set_text() -> str:
 
 
 def _threads_text() -> str:
-    """Say how many threads a large call uses, and what decides it."""
+    """Say how many threads a large call uses, and what decides the number."""
     from cropkit import _threads
 
     version = _threads.openmp_version()

@@ -1,6 +1,6 @@
-"""How many threads a call uses, and how the threads get along with others.
+"""How many threads a call uses, and how cropkit avoids four troubles of OpenMP teams.
 
-Four troubles of OpenMP teams, each met on real machines, and their cures:
+Each trouble was met on real machines:
 
 fork
     A child of ``fork`` inherits the team's book-keeping without its threads and hangs in
@@ -11,7 +11,8 @@ spinning
     process (PyTorch brings one), both teams spin against each other. The spin count is
     set low while the library is loaded, unless the user has chosen.
 quotas
-    In a container, OpenMP sees the machine's CPUs and not the control group's quota.
+    In a container, OpenMP sees the machine's CPUs and not the control group's quota. The
+    quota is read here, and bounds the team.
 refused threads
     GNU OpenMP ends the process where the system refuses it a thread. Before a team grows,
     the kernels ask whether the threads can be had, and do with fewer (``_team.h``).
@@ -35,8 +36,8 @@ _SERIAL_VALUES: Final = 1 << 15
 # A team larger than this is never started, whatever is asked for.
 _MAX_THREADS: Final = max(64, os.cpu_count() or 1)
 _SPIN_COUNT: Final = "1000"
-# With one of these, OpenMP binds the thread that loads it to one CPU, and the affinity no
-# longer says how many the process has. OpenMP's own maximum honours that of before.
+# With one of these variables, OpenMP binds the thread that loads it to one CPU, and the affinity
+# no longer tells the CPUs of the process. OpenMP's maximum honours the affinity from before.
 _BINDING: Final = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")
 _NO_QUOTA: Final = 1 << 30
 
@@ -48,8 +49,8 @@ _fork = threading.local()  # .parted: whether this thread's team was dissolved b
 def team_size(num_threads: int | None, values: int) -> int:
     """Return the number of threads for a call whose result has `values` values.
 
-    In this order: the call's `num_threads`, ``CROPKIT_NUM_THREADS``, and as many as pay
-    off, up to `default_team_size`.
+    The number is `num_threads`, else ``CROPKIT_NUM_THREADS``, else 1 for a small result, else
+    `default_team_size`.
     """
     if _orphaned:
         return 1
@@ -91,7 +92,7 @@ def within(limit: int, num_threads: int | None, values: int) -> int | None:
 
 
 def openmp_version() -> int:
-    """Date (``yyyymm``) of the OpenMP specification that was compiled against, 0 without it."""
+    """Return the date (``yyyymm``) of the OpenMP specification compiled against, or 0."""
     version: int = _openmp().openmp_version()
     return version
 
@@ -116,11 +117,11 @@ def _affinity() -> int:
 
 @cache
 def _quota(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> int:
-    """CPUs that the control groups of this process allow, rounded up, or `_NO_QUOTA`.
+    """Return the CPUs that this process' control groups allow, rounded up, or `_NO_QUOTA`.
 
-    Reads version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``). The least quota on
-    the way to the root holds. Inside a container a path may name folders that only the
-    host sees; then the root's own quota is the container's.
+    Control groups of version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``) are read. The
+    least quota on the way to the root holds. Inside a container, the path of a group may name
+    folders that only the host sees; the quota of the root is then the container's.
     """
     least = _NO_QUOTA
     for line in read(groups).splitlines():
@@ -138,7 +139,7 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/
 
 
 def _group_quota(group: Path) -> int:
-    """CPUs that one control group allows, `_NO_QUOTA` where it says ``max``, -1 or nonsense."""
+    """Return the CPUs that one group allows; `_NO_QUOTA` for ``max``, -1 or what is no number."""
     words = read(group / "cpu.max").split()
     if len(words) != 2:
         words = [
@@ -162,7 +163,7 @@ def _openmp() -> ModuleType:
 
 
 def _before_fork() -> None:
-    # A team without its threads cannot be dissolved: that would wait for them.
+    # A team without its threads cannot be dissolved: the call would wait for the threads.
     _fork.parted = not _orphaned and _openmp().pause()
 
 
@@ -173,15 +174,15 @@ def _after_fork_in_child() -> None:
 
 @cache
 def guard_forks() -> None:
-    """Dissolve the team before every fork from now on."""
-    _openmp()  # nothing is left to import between here and a fork
+    """From now on, dissolve the team before every fork."""
+    _openmp()  # imported here, so that a fork need not import it
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
 @contextmanager
 def short_spinning() -> Iterator[None]:
-    """Let OpenMP, if it is loaded inside this block, keep its idle workers from spinning."""
+    """Make an OpenMP that is loaded inside this block keep its idle workers from spinning."""
     chosen = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     if any(name in os.environ for name in chosen):
         yield
@@ -190,4 +191,4 @@ def short_spinning() -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop("GOMP_SPINCOUNT", None)  # a second thread here may have been faster
+        os.environ.pop("GOMP_SPINCOUNT", None)  # another thread may have removed it already

@@ -184,7 +184,7 @@ def _taken(value: Any, name: str) -> Any:
 
 
 def _outline(array: jax.Array) -> NDArray[Any]:
-    """Return zeros of the shape and dtype of `array`, all of them one element in memory."""
+    """Return zeros of the shape and dtype of `array`, which share one element of memory."""
     if not all(isinstance(n, int) for n in array.shape):
         raise TypeError(f"an array has shape {array.shape}: cropkit.jax needs it in numbers")
     return np.broadcast_to(np.zeros((), array.dtype), array.shape)
