@@ -310,8 +310,9 @@ def crop_and_resize_grad_image(
     out : array, shape `image_size`, optional
         The array that receives the result: of dtype `dtype`, writable, with any strides,
         sharing no memory with the inputs. Its old values are overwritten, not added to.
-        Without `out`, a result of 4 MiB or more takes the memory of an earlier result, as
-        `crop_and_resize` explains, and ``ndarray.resize`` refuses it.
+        Without `out`, a result of 4 MiB or more takes the memory of an earlier, deleted one; one
+        block of at most 256 MiB is kept for this (on Linux; none with
+        ``CROPKIT_REUSE_MEMORY=0``), and ``ndarray.resize`` refuses such a result.
     backend : str or Backend, optional
         The backend that runs, or its name; `crop_and_resize` explains the default.
     num_threads : int, optional
@@ -460,8 +461,9 @@ def crop_and_resize_grad_boxes(
     out : array, shape (num_boxes, 4), optional
         The array that receives the result: of dtype `dtype`, writable, with any strides,
         sharing no memory with the inputs. Without `out`, a result of 4 MiB or more takes the
-        memory of an earlier result, as `crop_and_resize` explains, and ``ndarray.resize``
-        refuses it.
+        memory of an earlier, deleted one; one block of at most 256 MiB is kept for this (on
+        Linux; none with ``CROPKIT_REUSE_MEMORY=0``), and ``ndarray.resize`` refuses such a
+        result.
     backend : str or Backend, optional
         The backend that runs, or its name; `crop_and_resize` explains the default.
     num_threads : int, optional

@@ -1,5 +1,5 @@
 """GPU backends of cropkit: ``opencl`` and ``cuda``, from one kernel source.
 
-They enter by the entry point group ``cropkit.backends``, like anyone's, and use nothing of
-cropkit but its public names. Importing them touches no driver and no framework.
+Both enter by the entry point group ``cropkit.backends``, as other packages' backends do, and use
+only public names of cropkit. Importing this package loads no driver and no framework.
 """

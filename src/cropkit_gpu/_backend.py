@@ -1,4 +1,4 @@
-"""What the GPU backends have in common: the operators, in terms of one call's memory."""
+"""The code that both GPU backends share: the three operators, by the methods of a `Call`."""
 
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -20,7 +20,7 @@ def forked(library: str) -> str:
 
 
 class Call(Protocol):
-    """The memory and the launches of one call: a context, entered before anything is done."""
+    """The memory and the launches of one call: a context, entered before its other methods."""
 
     @property
     def local_size(self) -> int:
@@ -41,7 +41,7 @@ class Call(Protocol):
         ...
 
     def write(self, out: Any, dtype: np.dtype[Any]) -> Operand:
-        """Let kernels write `out`, which shares no memory with what has been read."""
+        """Let kernels write `out`; raise if it shares memory with an argument already read."""
         ...
 
     def send(self, array: NDArray[Any]) -> Any:
@@ -58,7 +58,7 @@ class Call(Protocol):
 
 
 class GpuBackend:
-    """The operators; a subclass says where and how they run."""
+    """The three operators; a subclass's `call` says where and how the kernels run."""
 
     exact: Final = True
 
@@ -74,7 +74,7 @@ class GpuBackend:
         box_indices: NDArray[Any],
         out: Any,
     ) -> None:
-        """Fill `out`."""
+        """Fill `out` as `cropkit.Backend` asks."""
         with self.call(request, image) as call:
             arrays = call.read("image", image, request.image_dtype)
             result = call.write(out, request.result_dtype)
@@ -91,7 +91,7 @@ class GpuBackend:
         box_indices: NDArray[Any],
         out: Any,
     ) -> None:
-        """Fill `out`."""
+        """Fill `out` as `cropkit.Backend` asks."""
         assert request.grads_dtype is not None
         with self.call(request, grads) as call:
             crops = call.read("grads", grads, request.grads_dtype)
@@ -110,7 +110,7 @@ class GpuBackend:
         box_indices: NDArray[Any],
         out: Any,
     ) -> None:
-        """Fill `out`."""
+        """Fill `out` as `cropkit.Backend` asks."""
         assert request.grads_dtype is not None
         with self.call(request, image) as call:
             crops = call.read("grads", grads, request.grads_dtype)
@@ -131,23 +131,23 @@ def check_out(
     itemsize: int,
     inputs: list[tuple[str, int, int]],
 ) -> None:
-    """Check an `out` of the device's memory, which the core cannot look into.
+    """Check an `out` in the device's memory, since cropkit checks those in the CPU's only.
 
     Parameters
     ----------
     first : int
-        Address of its element 0.
+        Address of element 0 of `out`.
     shape, strides : tuple of int
-        Strides are in elements.
+        Shape and strides of `out`; strides are in elements.
     itemsize : int
         Bytes of an element.
     inputs : list of (str, int, int)
-        What has been read: its name, and the addresses `span` gives.
+        Each input's name, and the two addresses that `span` returns for it.
 
     Raises
     ------
     ValueError
-        Writing would change an input, or an element twice.
+        Writing to `out` would change an input, or write one element twice.
     """
     if any(stride == 0 and n > 1 for stride, n in zip(strides, shape, strict=True)):
         raise ValueError("out has elements that share memory with each other (a stride is 0)")
@@ -163,7 +163,7 @@ def check_out(
 def span(
     first: int, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
 ) -> tuple[int, int]:
-    """Return the addresses of an array's first byte and of that behind its last."""
+    """Return the addresses of an array's first byte and of the byte after its last."""
     steps = [(n - 1) * stride * itemsize for n, stride in zip(shape, strides, strict=True)]
     low = first + sum(step for step in steps if step < 0)
     return low, first + sum(step for step in steps if step > 0) + itemsize

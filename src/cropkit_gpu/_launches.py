@@ -1,7 +1,7 @@
-"""What to launch: a checked call becomes kernels with their macros and arguments.
+"""Launches for a request: the kernels to run, with their macros and arguments.
 
-Knows sizes, strides and alignment; nothing of OpenCL or CUDA, whose part is to compile,
-to bind arguments and to launch. ``kernels.cl`` says what each kernel does.
+This module knows sizes, strides and alignment, and nothing of OpenCL or CUDA. The modules of
+those compile, bind arguments and launch. ``kernels.cl`` says what each kernel does.
 """
 
 import math
@@ -14,11 +14,11 @@ import numpy as np
 
 from cropkit import Request
 
-# More groups than fill any device; kernels step over the rest.
+# More groups than fill any device; a group loops over the tasks beyond.
 _MAX_GROUPS: Final = 1 << 20
-# Values that are summed before their sums are added up: part of the order of a box's gradient.
+# Values of a chunk, which one group sums; part of the order of a box gradient's additions.
 _CHUNK_VALUES: Final = 1 << 16
-# Least work-items of a group: eight lanes of each of eight columns.
+# The fewest work-items of a group: eight lanes for each of eight columns.
 MIN_LOCAL_SIZE: Final = 64
 
 
@@ -31,15 +31,15 @@ class Operand(NamedTuple):
     Attributes
     ----------
     memory : object
-        What the backend binds to a kernel's pointer.
+        The memory, as the backend binds it to a pointer of a kernel.
     offset : int
-        Of element 0 in `memory`, in elements, as strides are.
+        Offset of element 0 in `memory`, in elements.
     strides : tuple of int
-        One for each axis.
+        Stride of each axis, in elements.
     dtype : str
-        NumPy's name of it.
+        NumPy's name of the dtype.
     alignment : int
-        A power of two by which the address of element 0 can be divided, in bytes.
+        A power of two, in bytes, that divides the address of element 0.
     """
 
     memory: Any
@@ -50,7 +50,7 @@ class Operand(NamedTuple):
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """Arguments for the kernel's parameters of this array."""
+        """The arguments that a kernel takes for this array."""
         return (self.memory, np.int64(self.offset), *map(np.int64, self.strides))
 
 
@@ -60,13 +60,13 @@ class Launch(NamedTuple):
     Attributes
     ----------
     kernel : str
-        Its name.
+        The kernel's name.
     macros : tuple of (str, str or int)
-        What to compile it with.
+        The macros with which the kernel is compiled.
     groups, local_size : int
-        How many groups, of how many work-items.
+        The number of groups, and of work-items in a group.
     arguments : tuple
-        Numbers are NumPy scalars of the parameters' types; all else is memory.
+        Numbers are NumPy scalars of the parameters' types; every other argument is memory.
     """
 
     kernel: str
@@ -76,18 +76,18 @@ class Launch(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-# Allocates memory of the device: dtype and number of elements.
+# A function that allocates device memory, given a dtype's name and the number of elements.
 Allocate = Callable[[str, int], Any]
 
 
 @cache
 def source() -> str:
-    """Text of the kernels."""
+    """Return the source of the kernels."""
     return files("cropkit_gpu").joinpath("kernels.cl").read_text(encoding="utf-8")
 
 
 def scratch_bytes(request: Request) -> int:
-    """Bytes of device memory that a call needs beside its arrays, about."""
+    """Return about how many bytes of device memory a call needs beside its arrays."""
     samples = request.num_boxes * sum(request.crop_size)
     chunks = request.num_boxes * _chunks(request)[1] if request.operation == "grad_boxes" else 0
     return samples * (8 + request.compute_dtype.itemsize) + 32 * chunks
@@ -113,7 +113,7 @@ def forward(
         RESULT=out.dtype, PIXEL_VECTOR=_is_vector(image, channels),
         RESULT_VECTOR=_is_vector(out, channels),
     )  # fmt: skip
-    with np.errstate(all="ignore"):  # the caller's may raise
+    with np.errstate(all="ignore"):  # the caller's errstate may raise
         extrapolation_value = request.compute_dtype.type(request.extrapolation_value)
     arguments = (
         *image.arguments, box_indices, lo, weight, *out.arguments, *_sizes(request),
@@ -136,7 +136,7 @@ def grad_image(
     tables, lo, weight = _axis_tables(request, boxes, allocate, local_size, request.sampling.method)
     batch, height, width, depth = request.image_shape
     channels = _run_length(depth, grads, out)
-    # Channels first, they share the tables; the rest of the group is about a square.
+    # A group takes channels first, which share the tables; its pixels are about a square.
     tile_c = min(local_size // 4, _power_of_two(depth // channels))
     tile_x = _power_of_two(math.isqrt(local_size // tile_c))
     tile_y = local_size // tile_c // tile_x
@@ -185,7 +185,7 @@ def grad_boxes(
 def _axis_tables(
     request: Request, boxes: Any, allocate: Allocate, local_size: int, method: str
 ) -> tuple[Launch, Any, Any]:
-    """Plan the launch that tabulates where crops read; the tables' indices; their weights."""
+    """Plan the launch that tabulates taps; return it, the taps' indices and the weights."""
     samples = request.num_boxes * sum(request.crop_size)
     lo, weight = allocate("int64", samples), allocate(request.compute_dtype.name, samples)
     macros = _macros("AXIS_TABLES", request, local_size, method, VALUE=request.compute_dtype.name)
@@ -208,13 +208,13 @@ def _macros(
 
 
 def _sizes(request: Request) -> tuple[np.int64, ...]:
-    """Height, width, depth, num_boxes, crop_height, crop_width, as most kernels take them."""
+    """Return height, width, depth, num_boxes, crop_height, crop_width: arguments of kernels."""
     sizes = (*request.image_shape[1:], request.num_boxes, *request.crop_size)
     return tuple(np.int64(size) for size in sizes)
 
 
 def _chunks(request: Request) -> tuple[int, int]:
-    """Rows of a chunk, and chunks of a crop."""
+    """Return the rows of a chunk, and the chunks of a crop."""
     _, crop_height, crop_width, depth = request.crops_shape
     rows = max(1, _CHUNK_VALUES // (crop_width * max(1, depth)))
     return rows, -(-crop_height // rows)
@@ -230,7 +230,7 @@ def _power_of_two(n: int) -> int:
 
 
 def _run_length(depth: int, *arrays: Operand) -> int:
-    """How many channels a work-item handles: a whole small pixel, or four channels."""
+    """Return how many channels a work-item handles: all of a pixel, four, or one."""
     if any(array.strides[3] != 1 for array in arrays):
         return 1
     if depth <= 4:
@@ -247,5 +247,5 @@ def _is_vector(array: Operand, channels: int) -> int:
 
 
 def itemsize_of(dtype: str) -> int:
-    """Bytes of an element; NumPy knows bfloat16 only where ml_dtypes is loaded."""
+    """Return the bytes of an element; NumPy knows bfloat16 only if ml_dtypes is loaded."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize

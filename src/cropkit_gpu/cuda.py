@@ -1,8 +1,8 @@
 """Backend ``cuda``: the kernels on NVIDIA's GPUs, through ``cuda-core`` and NVRTC.
 
-It takes the arrays of CuPy, PyTorch and JAX where they are, works on the stream that is
-current in the caller's library, and lets that library allocate the result. Nothing is waited
-for, except with JAX, whose streams nobody else can see.
+The backend uses the arrays of CuPy, PyTorch and JAX in place, works on the stream that is
+current in the caller's library, and lets that library allocate the result. A call waits for
+the GPU only with JAX, whose streams are not visible outside of it.
 """
 
 import os
@@ -22,7 +22,7 @@ from cropkit_gpu._backend import GpuBackend, check_out, forked, span
 from cropkit_gpu._launches import Launch, Macros, Operand
 
 CUDA: Final = 2  # DLPack's device type
-# What allocators of device memory align to, at least.
+# Bytes to which allocators of device memory align, at least.
 _OWN_ALIGNMENT: Final = 256
 # The driver's handles of the default stream that waits for the others.
 _DEFAULT_STREAMS: Final = (0, 1)
@@ -35,12 +35,12 @@ class CudaBackend(GpuBackend):
     device_types: Final = frozenset({CUDA})
 
     def __init__(self) -> None:
-        self._process: int | None = None  # the one that started CUDA
+        self._process: int | None = None  # the process that started CUDA
         self._lock = threading.Lock()
         self._kernels: dict[tuple[int, Macros], Any] = {}
 
     def unavailable(self) -> str | None:
-        """Say what is missing: cuda-core, a driver, a GPU, NVRTC."""
+        """Say which of cuda-core, a driver, a GPU and NVRTC is missing, or return None."""
         if self._process is None:
             missing = what_is_missing()
             if missing is not None:
@@ -49,16 +49,16 @@ class CudaBackend(GpuBackend):
         return None if self._process == os.getpid() else forked("CUDA")
 
     def refuses(self, request: Request) -> str | None:
-        """Every call is computed, unless memory cannot be allocated for it."""
+        """Return None: every call is computed if its memory can be allocated."""
         return None
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], like: Any) -> Any:
-        """Allocate a result where `like` is, as an array of its library."""
+        """Allocate a result on the device of `like`, as an array of the same library."""
         try:
             return library_of(like).empty(shape, dtype.name, like)
         except (BackendError, TypeError):
             raise
-        except Exception as error:  # each library has its own
+        except Exception as error:  # each library has a class of its own
             raise MemoryError(
                 f"the result, {shape} {dtype}, cannot be allocated: {_one_line(error)}"
             ) from error
@@ -87,7 +87,7 @@ class CudaBackend(GpuBackend):
 
 
 def what_is_missing() -> str | None:
-    """Say what keeps CUDA from being used here, or None."""
+    """Say why CUDA cannot be used here, or return None."""
     if find_spec("cuda") is None or find_spec("cuda.core") is None:
         return "cuda-core is not installed: pip install 'cropkit[cuda]'"
     try:
@@ -115,8 +115,8 @@ def _one_line(error: BaseException) -> str:
 def compiler_options(arch: str, macros: Macros) -> Any:
     """Options of NVRTC: each operation rounded on its own, divisions rounded correctly.
 
-    float32 subnormals are not flushed by an option, which would reach conversions and
-    copies too, but by the operations that the source says.
+    No option flushes float32 subnormals, since it would also affect conversions and copies; the
+    operations in the source flush them.
     """
     from cuda.core import ProgramOptions
 
@@ -134,17 +134,17 @@ def compiler_options(arch: str, macros: Macros) -> Any:
 
 
 class Library(NamedTuple):
-    """What has to be known of a library whose arrays are on the device.
+    """The functions that the backend needs of a library of arrays on the GPU.
 
     Attributes
     ----------
     stream : callable
-        The driver's handle of the stream that is current for an array's device.
+        Returns the driver's handle of the stream that is current for an array's device.
     empty : callable
-        Allocates a result: shape, name of the dtype, an array beside it.
+        Allocates a result, given its shape, the name of its dtype and an array on its device.
     own_streams : bool
-        Whether the library runs on streams that only it knows: then what it does is
-        waited for before, and what is done here after.
+        Whether the library runs on streams that only it knows. A call then waits for the
+        library's work before it begins, and for its own work before it returns.
     """
 
     stream: Callable[[Any], int]
@@ -172,7 +172,7 @@ def _cupy_empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
 
 
 def _jax_empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-    # Written once, here, before anyone else has it; JAX's arrays are constant from then on.
+    # The kernels write to this array once, before the caller gets it. JAX's arrays are constant.
     result = sys.modules["jax"].numpy.zeros(shape, dtype, device=like.device)
     if result.dtype.name != dtype:
         raise TypeError(
@@ -193,7 +193,7 @@ def _legacy_stream(array: Any) -> int:
 
 
 _JAX: Final = Library(_legacy_stream, _jax_empty, own_streams=True)
-# A module that somebody has imported, its class of arrays, and what is known of them.
+# The name of a module, of its class of arrays, and the library's functions.
 _LIBRARIES: Final = (
     ("torch", "Tensor", Library(_torch_stream, _torch_empty)),
     ("cupy", "ndarray", Library(_cupy_stream, _cupy_empty)),
@@ -203,7 +203,7 @@ _OTHER: Final = Library(_legacy_stream, _no_empty, own_streams=True)
 
 
 def library_of(array: object) -> Library:
-    """Return what is known of the library of an array: by its class, not by any name of it."""
+    """Return the `Library` of an array, found by the array's class, not by the class's name."""
     for module, name, library in _LIBRARIES:
         kind = getattr(sys.modules.get(module), name, None)
         if isinstance(kind, type) and isinstance(array, kind):
@@ -221,7 +221,7 @@ class CudaCall:
     ----------
     backend : CudaBackend
     like : object
-        The array that says which.
+        An array, whose device and current stream are used.
     """
 
     local_size: Final = 256
@@ -275,7 +275,7 @@ class CudaCall:
     def write(self, out: Any, dtype: np.dtype[Any]) -> Operand:
         """Let kernels write `out`."""
         view = self._view(out)
-        # JAX calls its arrays constant, and this one was made for this call alone.
+        # JAX's arrays are read-only, but this one was made for this call alone.
         if view.readonly and not self._library.own_streams:
             raise ValueError("out is read-only")
         strides = _strides(view)
@@ -283,7 +283,7 @@ class CudaCall:
         return _operand(view.ptr, strides, dtype)
 
     def send(self, array: NDArray[Any]) -> Any:
-        """Copy a packed array to the device; it may be changed as soon as this returns."""
+        """Copy a packed array to the device; the caller may change it after this returns."""
         from cuda.core import Buffer
 
         buffer = self._allocate(array.nbytes)
@@ -310,10 +310,10 @@ class CudaCall:
         return buffer
 
     def _view(self, array: Any) -> Any:
-        """See the memory of an array; alive until the end of the call."""
+        """View the memory of an array; the view lives until the end of the call."""
         from cuda.core.utils import StridedMemoryView
 
-        # A library's current stream is in order with its arrays: -1 asks for nothing more.
+        # On the library's current stream, its arrays are ready: -1 asks for no more waiting.
         stream = self._handle if self._library.own_streams else -1
         view = StridedMemoryView.from_any_interface(array, stream_ptr=stream)
         self._views.append(view)
@@ -321,7 +321,7 @@ class CudaCall:
 
 
 def _strides(view: Any) -> tuple[int, ...]:
-    """Strides in elements; 0 along an axis of one element."""
+    """Return the strides in elements, 0 along an axis of one element."""
     strides = view.strides
     if strides is None:
         sizes = [int(n) for n in np.cumprod((1, *view.shape[:0:-1]), dtype=object)]

@@ -3,7 +3,7 @@
  * A program holds one kernel, chosen by macros that the host defines (_launches.py):
  *
  *   KERNEL_...    which: AXIS_TABLES, FORWARD, GRAD_IMAGE, GRAD_BOXES or ADD_CHUNKS
- *   PIXEL         dtype of what is read, the image or the crops' gradients: uint8, ...
+ *   PIXEL         dtype of the array that is read, the image or the crops' gradients
  *   TAP           dtype of the image beside the gradients, for GRAD_BOXES
  *   RESULT        dtype of the result, REAL but for the image's gradient
  *   REAL          float32 or float64: of positions, weights and arithmetic
@@ -12,10 +12,10 @@
  *   CHANNELS      consecutive channels that a work-item handles, a run
  *   PIXEL_VECTOR, RESULT_VECTOR   0 or 1: whether a run is four channels, aligned as such
  *   LOCAL_SIZE    work-items of a group, a power of two, at least 64
- *   HAS_FLOAT64, EXACT_DIVISION   0 or 1: what an OpenCL device can do
+ *   HAS_FLOAT64, EXACT_DIVISION   0 or 1: features of an OpenCL device
  *
- * Sizes and strides are 64 bits wide; strides count elements. Loops step over what one
- * launch does not cover, so a launch may have any number of groups.
+ * Sizes and strides are 64 bits wide; strides count elements. Each group loops over its share
+ * of the tasks, so a launch may have any number of groups.
  */
 
 /* ---- where CUDA and OpenCL differ -------------------------------------------------- */
@@ -26,7 +26,7 @@
 #define KERNEL extern "C" __global__ void __launch_bounds__(LOCAL_SIZE)
 #define FUNCTION static __device__ __forceinline__
 #define GLOBAL
-/* Plainly stored, four words would be four stores. */
+/* A plain assignment of four words would become four stores. */
 #define STORE(at, piece) __stwb(at, piece)
 #define RESTRICT __restrict__
 #define LOCAL __shared__
@@ -75,9 +75,9 @@ typedef double f64;
 
 /* ---- arithmetic: each operation rounded on its own --------------------------------- */
 
-/* float32 subnormals are zeros of their sign, as operands and as results; whether a device
- * would do so by itself is nowhere said, so it is done here. In PTX it is a suffix, and
- * operations written there are not contracted either. */
+/* float32 subnormals become zeros of their sign, as operands and as results. OpenCL does not say
+ * whether a device flushes them, so it is done here. In PTX a suffix flushes, and operations
+ * written in PTX are not contracted either. */
 #ifdef __CUDACC__
 
 #define PTX_OPERATION(NAME, CODE)                                                        \
@@ -103,8 +103,8 @@ FUNCTION f32 flush_float32(f32 x)
 FUNCTION f32 add_float32(f32 a, f32 b) { return flush_float32(a + b); }
 FUNCTION f32 sub_float32(f32 a, f32 b) { return flush_float32(a - b); }
 FUNCTION f32 mul_float32(f32 a, f32 b) { return flush_float32(a * b); }
-/* OpenCL's own division may be wrong by two units; a float64 quotient rounded once more
- * is not. */
+/* OpenCL's own division may be wrong by two units in the last place; a float64 quotient rounded
+ * to float32 is correct. */
 #if EXACT_DIVISION
 FUNCTION f32 div_float32(f32 a, f32 b) { return flush_float32(a / b); }
 #else
@@ -130,16 +130,16 @@ FUNCTION f64 div_float64(f64 a, f64 b) { return a / b; }
 #define FLUSH JOIN(flush, REAL)
 #define real JOIN(stored, REAL)
 
-/* Parameters of an array: its memory, and where element 0 lies and each axis' stride. */
+/* The parameters of an array: its memory, the offset of element 0, and each axis' stride. */
 #define ARRAY(TYPE, NAME)                                                                \
     GLOBAL TYPE *RESTRICT NAME, i64 NAME##_0, i64 NAME##_n, i64 NAME##_y, i64 NAME##_x,  \
         i64 NAME##_c
-/* And those of all that says where crops read. */
+/* The parameters of the tables: each box's image, the taps and the weights. */
 #define TABLES                                                                           \
     GLOBAL const i64 *RESTRICT box_indices, GLOBAL const i64 *RESTRICT lo,               \
         GLOBAL const real *RESTRICT weight
 
-/* Divide sizes: 64-bit division is a long subroutine on a GPU. */
+/* Divide sizes, in 32 bits if they fit: 64-bit division is a long subroutine on a GPU. */
 FUNCTION i64 quotient(i64 a, i64 b)
 {
     return (a | b) >> 32 ? a / b : (i64)((u32)a / (u32)b);
@@ -147,7 +147,7 @@ FUNCTION i64 quotient(i64 a, i64 b)
 
 /* ---- pixels ------------------------------------------------------------------------ */
 
-/* Exact. A subnormal half is a normal float. */
+/* The conversion is exact: a subnormal float16 is a normal float32. */
 FUNCTION f32 from_float16(u16 half_bits)
 {
     const u32 sign = (u32)(half_bits & 0x8000) << 16;
@@ -158,7 +158,7 @@ FUNCTION f32 from_float16(u16 half_bits)
     return AS_FLOAT((magnitude + rebias) | sign);
 }
 
-/* A row for each dtype: its name, how it is stored, and the value of `p`. */
+/* One row for each dtype: its name, the type that stores it, and the value of the pixel `p`. */
 #define value JOIN(stored, VALUE)
 #define DTYPES(ROW)                                                                      \
     ROW(bool, u8, p != 0)                                                                \
@@ -189,12 +189,12 @@ CONVERT(float64, f64, p)
 
 #define PIXEL_VALUE JOIN(load, PIXEL)
 #define pixel JOIN(stored, PIXEL)
-/* The value that arithmetic sees. */
+/* The value of a pixel as an operand of arithmetic. */
 #define ARITHMETIC(p) FLUSH(PIXEL_VALUE(p))
 
-/* Runs of channels come and go as one vector where that is aligned: compilers do not put
- * four loads or stores together. Rejected: a union of both, which is one line for all dtypes;
- * passed by value it held garbage on PoCL 3.0. */
+/* An aligned run of four channels is loaded and stored as one vector: compilers do not join
+ * four loads or stores. Rejected: a union of array and vector, which is one line for all
+ * dtypes, but held garbage on PoCL 3.0 when passed by value. */
 typedef uchar4 four_bool;
 typedef uchar4 four_uint8;
 typedef char4 four_int8;
@@ -234,11 +234,11 @@ FUNCTION void store_run(GLOBAL result *at, const result *run)
 
 /* ---- axis tables: where a crop reads ----------------------------------------------- */
 
-/* For each box the crop's rows, then its columns: `lo` is the first tap. The second is the
- * next pixel where the weight is positive, else the same one. Samples outside have lo = -1
- * before the image and n behind it, and no weight: so lo is monotone along an axis, and a
- * run of samples can be found by bisection. NaN counts as before; it comes with an axis of
- * which no sample is inside. */
+/* A table has, for each box, the samples of the crop's rows and then of its columns. `lo` is a
+ * sample's first tap. The second tap is the next pixel if the weight is positive, else the same
+ * pixel. Outside samples have lo = -1 before the image, lo = n after it, and the weight 0: so
+ * lo is monotone along an axis, and a run of samples can be found by bisection. A position that
+ * is NaN gets -1; its axis has no inside sample. */
 
 #ifdef KERNEL_AXIS_TABLES
 FUNCTION real position(real a, real b, i64 n, i64 count, i64 i)
@@ -250,7 +250,7 @@ FUNCTION real position(real a, real b, i64 n, i64 count, i64 i)
     }
 #if HAS_FLOAT64
     return FLUSH((real)(0.5 * (f64)ADD(a, b) * (f64)(n - 1)));
-#else /* the same as long as n - 1 has 24 bits, which the host sees to */
+#else /* equal to the above as long as n - 1 has 24 bits, which the host checks */
     return MUL(ADD(a, b), 0.5f * limit);
 #endif
 }
@@ -273,8 +273,8 @@ KERNEL axis_tables(GLOBAL const real *boxes, GLOBAL i64 *lo, GLOBAL real *weight
             low = n;
         else if (v >= 0) {
             low = (i64)v;
-            /* Not only v - low: that of -0.0 is -0.0, unless a compiler makes the
-             * conversion to integer and back a truncation. */
+            /* For v = -0.0 the weight must be -0.0. v - low alone would give 0.0 if a compiler
+             * made a truncation of the conversion to integer and back. */
             w = v == 0 ? v : SUB(v, (real)low);
 #if NEAREST
             low += w >= (real)0.5;
@@ -321,8 +321,8 @@ FUNCTION real lerp(real a, real b, real weight)
     return ADD(a, MUL(SUB(b, a), weight));
 }
 
-/* `row_items` work-items of a group share a crop row, go along its channels first and step
- * by `row_items` until its end. */
+/* `row_items` work-items of a group share a crop row. Each takes a run of channels, channels
+ * first, and steps by `row_items` until the end of the row. */
 KERNEL forward(ARRAY(const pixel, image), TABLES, ARRAY(result, out), i64 height, i64 width,
     i64 depth, i64 num_boxes, i64 crop_height, i64 crop_width, real extrapolation_value,
     i32 row_items)
@@ -358,7 +358,7 @@ KERNEL forward(ARRAY(const pixel, image), TABLES, ARRAY(result, out), i64 height
 #if NEAREST
                 for (int k = 0; k < CHANNELS; k++) {
                     const real v = PIXEL_VALUE(tl[k]);
-                    /* A copy flushes nothing; rounding does. */
+                    /* A copied pixel is not flushed; a rounded one is. */
                     crop_pixel[k] = sizeof(pixel) > sizeof(real) ? FLUSH(v) : v;
                 }
 #else
@@ -393,8 +393,7 @@ KERNEL forward(ARRAY(const pixel, image), TABLES, ARRAY(result, out), i64 height
 
 #ifdef KERNEL_GRAD_IMAGE
 
-/* Casts of a sum, once and at the end. To an integer: towards zero, saturating, and 0 for
- * what is not a number. */
+/* Casts of a finished sum. A cast to an integer goes towards zero and saturates; NaN gives 0. */
 #define SATURATE(NAME, TYPE, LEAST, MOST, BEYOND)                                        \
     FUNCTION TYPE cast_to_##NAME(f32 v)                                                   \
     {                                                                                    \
@@ -419,7 +418,7 @@ FUNCTION u16 cast_to_float16(f32 v)
         return (u16)(sign | 0x7e00);
     if (bits >= 0x477ff000) /* 65520 and above */
         return (u16)(sign | 0x7c00);
-    if (bits < 0x38800000) /* below 2^-14: the sum's last bit is the half's */
+    if (bits < 0x38800000) /* below 2^-14: the last bit of v + 0.5 is that of the float16 */
         return (u16)(sign | (AS_BITS(add_float32(AS_FLOAT(bits), 0.5f)) - 0x3f000000));
     bits += 0xfff + (bits >> 13 & 1);
     return (u16)(sign | (bits - 0x38000000) >> 13);
@@ -445,8 +444,8 @@ FUNCTION int may_read(GLOBAL const i64 *lo, i64 count, i64 first, i64 last)
     return (a < b ? a : b) <= last && (a < b ? b : a) + 1 >= first;
 }
 
-/* Add to CHANNELS values of the pixel (y, x) what one crop's gradients give. `grads` is at
- * the crop's first pixel, and at the channels. */
+/* Add one crop's gradients to CHANNELS values of the image pixel (y, x). `grads` points to the
+ * first of these channels in the crop's first pixel. */
 FUNCTION void add_crop(real *sums, GLOBAL const pixel *grads, i64 grads_y, i64 grads_x,
     GLOBAL const i64 *lo, GLOBAL const real *weight, i64 crop_height, i64 crop_width, i64 y,
     i64 x)
@@ -454,7 +453,7 @@ FUNCTION void add_crop(real *sums, GLOBAL const pixel *grads, i64 grads_y, i64 g
     GLOBAL const i64 *column_lo = lo + crop_height;
     GLOBAL const real *column_weight = weight + crop_height;
     i64 i, i_end, j, j_begin, j_end;
-    /* Those whose first tap is the pixel before may have this one as their second. */
+    /* A sample whose first tap is the pixel before may have (y, x) as its second tap. */
     find_samples(lo, crop_height, y - !NEAREST, y, &i, &i_end);
     find_samples(column_lo, crop_width, x - !NEAREST, x, &j_begin, &j_end);
     for (; i < i_end; i++) {
@@ -487,13 +486,13 @@ FUNCTION void add_crop(real *sums, GLOBAL const pixel *grads, i64 grads_y, i64 g
 }
 
 /* A group owns a tile of `tile_y` rows, `tile_x` columns and some channels of an image; a
- * work-item owns a run of channels of one pixel. It adds in the order of the operator:
+ * work-item owns a run of channels of one pixel. A work-item adds in TensorFlow's order:
  * boxes, crop rows, crop columns, and then tl, tr, bl, br. */
 KERNEL grad_image(ARRAY(const pixel, grads), TABLES, ARRAY(result, out), i64 batch,
     i64 height, i64 width, i64 depth, i64 num_boxes, i64 crop_height, i64 crop_width,
     i32 tile_y, i32 tile_x)
 {
-    /* Which boxes may reach into the tile, eight a word: most do not. */
+    /* One bit for each box, eight in a word: whether the box may reach into the tile. */
     LOCAL u32 near[LOCAL_SIZE];
     const i32 tile_c = LOCAL_SIZE / (tile_y * tile_x);
     const i64 runs = depth / CHANNELS, samples = crop_height + crop_width;
@@ -554,8 +553,8 @@ KERNEL grad_image(ARRAY(const pixel, grads), TABLES, ARRAY(result, out), i64 bat
 
 /* ---- gradient of the boxes --------------------------------------------------------- */
 
-/* Sums in float64, in one order, whatever the size of a group: value f of
- * a crop row, or of the columns, goes to lane f % 8; each lane is one chain, and the lanes
+/* Sums are float64, in an order that does not depend on the size of a group: value f of a crop
+ * row, or of the columns, goes to lane f % 8; each lane is one chain of additions, and the lanes
  * are folded 8 to 4 to 2 to 1. */
 
 #ifdef KERNEL_GRAD_BOXES
@@ -570,7 +569,7 @@ FUNCTION f64 fold(LOCAL_POINTER(const f64) lanes)
     return (a + c) + (b + d);
 }
 
-/* How far sample i of an axis follows its first edge (side 0) or its second. */
+/* How far sample i moves, in pixels, with its axis' first edge (side 0) or second (side 1). */
 FUNCTION f64 edge_weight(i64 n, i64 count, i64 i, int side)
 {
     const f64 limit = (f64)(n - 1);
@@ -580,7 +579,7 @@ FUNCTION f64 edge_weight(i64 n, i64 count, i64 i, int side)
     return side ? second : limit - second;
 }
 
-/* One box: where its samples read. `image` and `grads` are at its first pixel. */
+/* The taps of one box. `image` and `grads` point to the first pixel of its image and crop. */
 typedef struct {
     GLOBAL const pixel *grads;
     GLOBAL const tap *image;
@@ -636,7 +635,7 @@ FUNCTION f64 column_lane(const box_taps *t, i64 i, i64 i_end, i64 j, int lane)
     return sum;
 }
 
-/* A group sums a chunk, some rows of a crop, to the four values that chunk adds. */
+/* A group sums a chunk, some rows of a crop, to the four values that the chunk adds. */
 KERNEL grad_boxes(ARRAY(const pixel, grads), ARRAY(const tap, image), TABLES,
     GLOBAL f64 *chunk_sums, i64 height, i64 width, i64 depth, i64 num_boxes,
     i64 crop_height, i64 crop_width, i64 chunk_rows, i64 chunks)
@@ -663,7 +662,7 @@ KERNEL grad_boxes(ARRAY(const pixel, grads), ARRAY(const tap, image), TABLES,
         if (i_end > (chunk + 1) * chunk_rows)
             i_end = (chunk + 1) * chunk_rows;
 
-        /* Of item 0, y1 and y2; of the first eight, one lane each of x1 and x2. */
+        /* Item 0 holds y1 and y2; each of the first eight items holds a lane of x1 and x2. */
         f64 y1 = 0, y2 = 0, x1 = 0, x2 = 0;
         for (i64 first = i_begin; first < i_end; first += at_once) {
             const i64 i = first + ITEM / 8;

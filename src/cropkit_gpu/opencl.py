@@ -1,9 +1,9 @@
 """Backend ``opencl``: the kernels on an OpenCL device, through PyOpenCL.
 
-NumPy arrays run here only where the backend is named (``backend="opencl"``). A device that
-shares the host's memory reads and writes them where they are; for another they are copied to
-its memory, and the result back. A ``pyopencl.array.Array`` stays where it is, and its queue
-is the one that is used.
+NumPy arrays run here only if the backend is named (``backend="opencl"``). A device that shares
+the host's memory reads and writes NumPy arrays in place; for any other device they are copied
+there, and the result is copied back. A ``pyopencl.array.Array`` stays where it is, and its own
+queue is used.
 """
 
 import ctypes
@@ -25,9 +25,9 @@ from cropkit_gpu._launches import Launch, Macros, Operand
 # DLPack's device types.
 CPU: Final = 1
 OPENCL: Final = 4
-# OpenCL aligns memory that it allocates to its largest type's 128 bytes, or to more.
+# OpenCL aligns its allocations to at least 128 bytes, the size of its largest type.
 _OWN_ALIGNMENT: Final = 128
-# Up to this length n - 1 is exact in float32.
+# Up to this length n of an axis, n - 1 is exact in float32.
 _EXACT_AXIS: Final = 1 << 24
 
 
@@ -47,7 +47,7 @@ class OpenCLBackend(GpuBackend):
         self._of_arrays: dict[tuple[int, int], Machine] = {}  # by context and device
 
     def unavailable(self) -> str | None:
-        """Say what is missing: PyOpenCL, a platform, a device, its compiler."""
+        """Say which of PyOpenCL, a platform, a device and its compiler is missing, if any."""
         try:
             machine = self.machine
         except BackendError as error:
@@ -55,12 +55,12 @@ class OpenCLBackend(GpuBackend):
         return None if machine.process == os.getpid() else forked("OpenCL")
 
     def refuses(self, request: Request) -> str | None:
-        """Say what the device lacks for this call: float64, or memory."""
+        """Say what the device lacks for this call, float64 or memory, or return None."""
         return self.machine.refuses(request) if request.device_type == CPU else None
 
     @property
     def machine(self) -> "Machine":
-        """The device for NumPy arrays, looked for until it is found."""
+        """The device for NumPy arrays; until one is found, each use searches again."""
         with self._lock:
             if self._machine is None:
                 self._machine = find_machine()
@@ -80,11 +80,11 @@ class OpenCLBackend(GpuBackend):
         return array.empty(like.queue or like.context, shape, dtype)
 
     def synchronize(self) -> None:
-        """Wait for everything that was started on NumPy's device; calls there wait anyway."""
+        """Wait for the device that NumPy arrays go to; calls on it wait at their end anyway."""
         self.machine.queue.finish()
 
     def call(self, request: Request, like: Any) -> Call:
-        """Begin a call on the device where `like` is, or that NumPy arrays go to."""
+        """Begin a call on the device of `like`, or on that for NumPy arrays."""
         if isinstance(like, np.ndarray):
             return HostCall(self.machine)
         machine = self._machine_of(like)
@@ -94,7 +94,7 @@ class OpenCLBackend(GpuBackend):
         return DeviceCall(machine, like.queue or machine.queue)
 
     def _machine_of(self, array: Any) -> "Machine":
-        """Device of an array, with the programs compiled for its context."""
+        """Return the device of an array, with the programs compiled for its context."""
         device = array.queue.device if array.queue else array.context.devices[0]
         key = array.context.int_ptr, device.int_ptr
         with self._lock:
@@ -112,9 +112,10 @@ class Machine:
     Attributes
     ----------
     process : int
-        The process that started it.
+        The process that created the context.
     has_float64, exact_division, shares_memory : bool
-        What the device can do; `exact_division` is of float32, rounded correctly.
+        Whether the device has float64, rounds float32 divisions correctly, and shares the
+        host's memory.
     local_size : int
         Work-items of a group.
     """
@@ -138,7 +139,7 @@ class Machine:
         return str(self.device.name).strip()
 
     def refuses(self, request: Request) -> str | None:
-        """Say what the device lacks for this call, or None."""
+        """Say what the device lacks for this call, or return None."""
         if not self.has_float64:
             need = _float64_need(request)
             if need is not None:
@@ -179,7 +180,7 @@ class Machine:
             return program
 
     def options(self, macros: Macros) -> list[str]:
-        """Options of the compiler."""
+        """Return the options of the compiler."""
         own = (("HAS_FLOAT64", self.has_float64), ("EXACT_DIVISION", self.exact_division))
         options = [f"-D{name}={int(value)}" for name, value in own]
         options += [f"-D{name}={value}" for name, value in macros]
@@ -189,12 +190,12 @@ class Machine:
 
 
 def find_machine() -> Machine:
-    """Find the device.
+    """Find the device for NumPy arrays.
 
     Raises
     ------
     BackendError
-        Saying what is missing.
+        There is no usable device; the message says what is missing.
     """
     if find_spec("pyopencl") is None:
         raise BackendError("PyOpenCL is not installed: pip install 'cropkit[opencl]'")
@@ -231,7 +232,7 @@ def find_machine() -> Machine:
 
 
 def _flaw(device: Any) -> str | None:
-    """Say what keeps the kernels from being exact, or from running, on a device."""
+    """Say why kernels cannot run, or not exactly, on a device, or return None."""
     import pyopencl as cl
 
     config = cl.device_fp_config
@@ -255,7 +256,7 @@ def _flaw(device: Any) -> str | None:
 
 
 def _float64_need(request: Request) -> str | None:
-    """Say what of a call needs float64, or None."""
+    """Say which part of a call needs float64, or return None."""
     if request.compute_dtype == np.float64:
         return "dtype=float64 needs"
     if request.operation == "grad_boxes":
@@ -331,8 +332,8 @@ class OpenCLCall:
         import pyopencl as cl
 
         for launch in launches:
-            # A kernel of its own for each call: arguments are set in it, and calls may come
-            # from several threads.
+            # Each call has its own kernel object, since that holds the arguments, and calls may
+            # come from several threads.
             kernel = cl.Kernel(self._machine.program(launch.macros), launch.kernel)
             kernel.set_args(*launch.arguments)
             items, group = (launch.groups * launch.local_size,), (launch.local_size,)
@@ -343,7 +344,7 @@ class OpenCLCall:
 
 
 class HostCall(OpenCLCall):
-    """A call with NumPy arrays, which ends when the result is there."""
+    """A call with NumPy arrays, which returns when the result is complete."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine, machine.queue)
@@ -356,7 +357,7 @@ class HostCall(OpenCLCall):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Wait, and bring the result home."""
+        """Wait for the kernels, and copy the result to the caller's array."""
         try:
             if self._last is not None:
                 self._last.wait()
@@ -366,7 +367,7 @@ class HostCall(OpenCLCall):
             super().__exit__(kind, error, traceback)
 
     def read(self, name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> Operand:
-        """Let kernels read an array where it is, or a copy."""
+        """Let kernels read an array in place, or a copy of it."""
         import pyopencl as cl
 
         if not (array.dtype.isnative and array.flags.aligned):
@@ -375,7 +376,7 @@ class HostCall(OpenCLCall):
         flags = cl.mem_flags.READ_ONLY | cl.mem_flags.USE_HOST_PTR
         if not self._machine.shares_memory:
             flags = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
-            if high - low > array.nbytes:  # there are gaps
+            if high - low > array.nbytes:  # the array has gaps
                 array = array.copy()
                 low, high = np.lib.array_utils.byte_bounds(array)
         self._inputs.append(array)
@@ -384,7 +385,7 @@ class HostCall(OpenCLCall):
         return _operand(buffer, base, array.ctypes.data - low, array)
 
     def write(self, out: NDArray[Any], dtype: np.dtype[Any]) -> Operand:
-        """Let kernels write `out` where it is, or packed memory that is copied to it."""
+        """Let kernels write `out` in place, or packed memory that is copied to `out` later."""
         import pyopencl as cl
 
         machine = self._machine
@@ -415,7 +416,7 @@ class HostCall(OpenCLCall):
 
 
 class DeviceCall(OpenCLCall):
-    """A call with arrays of PyOpenCL: it is enqueued, and not waited for."""
+    """A call with arrays of PyOpenCL, which is enqueued and returns without waiting."""
 
     def __init__(self, machine: Machine, queue: Any) -> None:
         super().__init__(machine, queue)
@@ -428,7 +429,7 @@ class DeviceCall(OpenCLCall):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let whoever uses the result wait for the last kernel."""
+        """Add the event of the last kernel to the result, so that its users wait for it."""
         if self._last is not None:
             self._out.add_event(self._last)
         super().__exit__(kind, error, traceback)
@@ -460,12 +461,12 @@ class DeviceCall(OpenCLCall):
 
 
 def _bytes_at(low: int, high: int) -> Any:
-    """See memory as an object with the buffer interface. Nothing keeps it alive."""
+    """View memory as an object with the buffer interface, which does not keep it alive."""
     return (ctypes.c_char * (high - low)).from_address(low)
 
 
 def _operand(memory: Any, base: int, offset: int, array: Any) -> Operand:
-    """Describe an array in `memory`, which is at `base` or, if that is 0, OpenCL's own."""
+    """Describe an array in `memory`, at the address `base`, or 0 if OpenCL allocated it."""
     itemsize = array.dtype.itemsize
     strides = tuple(
         stride // itemsize if n > 1 else 0

@@ -41,14 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def tests_of(name: str) -> type[BackendTests]:
-    """Return the tests of a backend's name, of a backend, or a class of tests.
+    """Return the class of tests for `name`: a backend's name, or ``module:object``.
 
     Raises
     ------
     ImportError, AttributeError
         There is no such module or object.
     TypeError
-        The class is not derived from `BackendTests`.
+        The object is a class that is not derived from `BackendTests`.
     """
     module, colon, attribute = name.partition(":")
     if not colon:
@@ -62,12 +62,12 @@ def tests_of(name: str) -> type[BackendTests]:
 
 
 def heading(tests: type[BackendTests]) -> str:
-    """Say what is tested.
+    """Return the report's first line: the backend, its devices and whether it is exact.
 
     Raises
     ------
     BackendError
-        There is no such backend, or it cannot be used here.
+        There is no such backend, or the backend cannot be used here.
     """
     info = tests().info
     if info.reason is not None:
@@ -81,7 +81,7 @@ def run(tests: type[BackendTests], expression: str = "") -> Report:
     """Run the tests whose names match `expression` by pytest, printing a line for each."""
     report = Report()
     _named.TestNamed = type("TestNamed", (tests,), {"__test__": True})
-    # Neither the settings of the folder that this is called in, nor other plugins.
+    # pytest reads no settings of the current folder and loads no other plugins.
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     options = [
         str(_named.__file__), "-c", os.devnull, "--rootdir", os.path.dirname(__file__),

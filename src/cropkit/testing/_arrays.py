@@ -1,7 +1,7 @@
 """Arrays to test with: pixels that reach every corner of a dtype, layouts, geometries.
 
-Pixels come from an integer hash and not from a random generator, so that they are the
-same with every release of NumPy.
+Pixels come from an integer hash and not from a random generator, so every release of NumPy
+gives the same pixels.
 """
 
 import math
@@ -16,7 +16,7 @@ from cropkit import IMAGE_DTYPES
 
 DTYPES: Final = IMAGE_DTYPES
 METHODS: Final = ("bilinear", "nearest")
-# What a few pixels of a floating-point image are replaced with.
+# A few pixels of a floating-point image are replaced with these.
 SPECIAL: Final = (math.inf, -math.inf, math.nan, -0.0, 0.0, 1e-40, -1e-40, 1.2e-38, 3e38, 65504.0)
 
 
@@ -33,7 +33,7 @@ def dtype_of(name: str) -> np.dtype[Any]:
 def pixels(shape: tuple[int, ...], dtype: str, seed: int = 0, special: float = 0.0) -> NDArray[Any]:
     """Make an image whose pixels use the whole range of an integer dtype.
 
-    Floating-point pixels lie in [-128, 128); a share of them, `special`, is from `SPECIAL`.
+    Floating-point pixels lie in [-128, 128); the fraction `special` of them is from `SPECIAL`.
     """
     n = math.prod(shape)
     start = np.uint64(seed % 2**32 * 0x9E3779B97F4A7C15 % 2**64)
@@ -57,8 +57,8 @@ def pixels(shape: tuple[int, ...], dtype: str, seed: int = 0, special: float = 0
 
 
 # ---- layouts ---------------------------------------------------------------------------
-# Each returns an array equal to the one given, laid out otherwise. A 4-D one, of any
-# dtype; what surrounds its elements in memory is 0x7f, to show a read that goes astray.
+# Each function takes an array of four axes and any dtype, and returns an equal one of another
+# layout. Memory around its elements holds bytes of 0x7f, which show a read that goes astray.
 
 
 class View(NamedTuple):
@@ -67,9 +67,9 @@ class View(NamedTuple):
     Attributes
     ----------
     room : callable
-        From the shape of the view to that of the larger array.
+        Returns the shape of the larger array, given that of the slice.
     place : tuple
-        What the larger array is indexed with.
+        The index that takes the slice from the larger array.
     """
 
     room: Callable[[int, int, int, int], tuple[int, int, int, int]]
@@ -81,7 +81,7 @@ VIEWS: Final = {
         lambda b, h, w, d: (b + 1, 2 * h, 3 * w, d + 2),
         (slice(1, None), slice(None, None, 2), slice(1, None, 3), slice(1, -1)),
     ),
-    # Packed pixels, padded rows: what cutting a region out of a larger image gives.
+    # A region of a larger image: packed pixels, padded rows.
     "inner_columns": View(
         lambda b, h, w, d: (b, h + 3, w + 5, d), (slice(None), slice(1, -2), slice(2, -3))
     ),
@@ -92,7 +92,7 @@ VIEWS: Final = {
 
 
 def room_for(view: View, array: NDArray[Any]) -> NDArray[Any]:
-    """Return the larger array of a view, with `array` in the view's place."""
+    """Return the larger array of which `view` is a slice, with `array` in the slice."""
     b, h, w, d = array.shape
     room = _room(view.room(b, h, w, d), array.dtype)
     room[view.place] = array
@@ -115,74 +115,74 @@ def _filled(view: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
 
 
 def packed(array: NDArray[Any]) -> NDArray[Any]:
-    """C order."""
+    """Copy `array` in C order."""
     return array.copy(order="C")
 
 
 def _swapped(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Swap the byte order; NumPy knows no other order of bfloat16."""
+    """Return `dtype` in the other byte order, except bfloat16, of which NumPy has one order."""
     return dtype if dtype.name == "bfloat16" else dtype.newbyteorder()
 
 
 def byte_swapped(array: NDArray[Any]) -> NDArray[Any]:
-    """In the other byte order."""
+    """Copy `array` in the other byte order."""
     return array.astype(_swapped(array.dtype))
 
 
 def misaligned(array: NDArray[Any]) -> NDArray[Any]:
-    """At an odd address."""
+    """Copy `array` to an odd address."""
     return _filled(_room(array.shape, array.dtype, 1), array)
 
 
 def misaligned_and_swapped(array: NDArray[Any]) -> NDArray[Any]:
-    """At an odd address, in the other byte order."""
+    """Copy `array` to an odd address, in the other byte order."""
     return _filled(_room(array.shape, _swapped(array.dtype), 1), array)
 
 
 def negative_strides(array: NDArray[Any]) -> NDArray[Any]:
-    """Backwards along every axis."""
+    """Copy `array` with negative strides along every axis."""
     return array[::-1, ::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1, ::-1]
 
 
 def mirrored_columns(array: NDArray[Any]) -> NDArray[Any]:
-    """Backwards along the columns."""
+    """Copy `array` with a negative stride along the columns."""
     return array[:, :, ::-1].copy()[:, :, ::-1]
 
 
 def channels_first(array: NDArray[Any]) -> NDArray[Any]:
-    """In memory, the channels before the rows."""
+    """Copy `array` with the channels before the rows in memory."""
     return array.transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1)
 
 
 def fortran_order(array: NDArray[Any]) -> NDArray[Any]:
-    """Batch fastest, channels slowest."""
+    """Copy `array` in Fortran order: the batch is the fastest axis."""
     return np.asfortranarray(array)
 
 
 def sliced(array: NDArray[Any]) -> NDArray[Any]:
-    """Part of a larger array along every axis, with steps."""
+    """Copy `array` into a part of a larger array, with steps along rows and columns."""
     return _viewed("sliced", array)
 
 
 def inner_columns(array: NDArray[Any]) -> NDArray[Any]:
-    """Cut out of a larger image."""
+    """Copy `array` into a region of larger images."""
     return _viewed("inner_columns", array)
 
 
 def one_of_many_channels(array: NDArray[Any]) -> NDArray[Any]:
-    """Every second channel."""
+    """Copy `array` into every second channel of a larger array."""
     return _viewed("one_of_many_channels", array)
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Not writable."""
+    """Copy `array` and make the copy read-only."""
     view = array.copy()
     view.flags.writeable = False
     return view
 
 
 def memory_mapped(array: NDArray[Any]) -> NDArray[Any]:
-    """In a file."""
+    """Copy `array` into a memory-mapped file."""
     with tempfile.TemporaryFile() as file:
         offset = 3 * array.dtype.itemsize
         mapped = np.memmap(file, array.dtype, "w+", offset=offset, shape=array.shape)
@@ -198,7 +198,7 @@ LAYOUTS: Final[dict[str, Callable[[NDArray[Any]], NDArray[Any]]]] = {
     )
 }  # fmt: skip
 
-# Those that an `out` may have: native byte order, writable.
+# The layouts that an `out` may have: writable, in native byte order.
 OUT_LAYOUTS: Final = (
     "packed", "misaligned", "negative_strides", "mirrored_columns", "channels_first",
     "fortran_order", "sliced", "inner_columns", "one_of_many_channels", "memory_mapped",
@@ -229,15 +229,15 @@ class Geometry(NamedTuple):
     crop_size: tuple[int, int]
 
 
-# The kernels choose their way by depth, dtype and sampling step; these are the steps. Rows
-# are long enough for several vectors of the widest instruction set and a rest.
+# The kernels choose their loops by depth, dtype and sampling step. These geometries have all
+# steps, and rows of several vectors of the widest instruction set and a rest.
 GEOMETRIES: Final = (
     Geometry("identity", (1, 5, 37), ((0, 0, 1, 1),), (5, 37)),
     Geometry("magnify", (2, 4, 23), ((0, 0, 1, 1), (0.9, 0.8, 0.1, 0.1)), (9, 71)),
     # uint8: neighbouring samples' taps still fit in one 16-byte window, or just do not
     Geometry("step 1.7", (2, 12, 61), ((0.1, 0, 0.8, 1), (0, 1, 1, 0)), (7, 36)),
     Geometry("step 4.5", (1, 9, 200), ((0, 0, 1, 1), (1, 0.9, 0.3, 0.1)), (4, 43)),
-    # so far apart that only the taps are converted
+    # taps so far apart that only they are converted
     Geometry("step 30", (2, 40, 601), ((0, 0, 1, 1), (0.95, 0.97, 0.02, 0.03)), (5, 20)),
     Geometry("outside", (2, 7, 33), ((-0.6, -0.4, 1.2, 1.7), (0.5, 1.3, 3, -0.2)), (8, 49)),
     Geometry("last pixel", (1, 6, 40), ((0.7, 0.86, 1, 1), (1, 1, 0.6, 0.7)), (5, 33)),

@@ -1,4 +1,4 @@
-"""Bad input: each is an error before any work is done, with this backend as with any."""
+"""Bad input: every bad argument is an error before any work is done, with any backend."""
 
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +20,7 @@ GOOD: Final[dict[str, dict[str, Any]]] = {
 
 
 class Bad(NamedTuple):
-    """A good call with some arguments changed, and the error that this is."""
+    """A good call with some arguments changed, and the error that it must raise."""
 
     error: type[Exception]
     text: str
@@ -82,7 +82,7 @@ CALLS: Final = {
                              {"grads": np.ones((1, 2, 3, 3), np.complex64)}, "grad_boxes"),
 }  # fmt: skip
 
-# What `out` may not be, by the shape and dtype of one that would do.
+# Changes to an `out` that would be right, and the errors that they must raise.
 OUTS: Final = {
     "of another shape": Bad(ValueError, "out has shape (1, 3, 2, 3)", {"shape": (1, 3, 2, 3)}),
     "of another dtype": Bad(ValueError, "out has dtype float64", {"dtype": np.float64}),
@@ -97,7 +97,7 @@ class BadInputTests(Suite):
         self.run(operation, **self.there(GOOD[operation]))
 
     def there(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments with the images and gradients that are float32 on the device."""
+        """Return `arguments` with float32 images and gradients moved to the device."""
         return {
             name: self.to_device(value.copy())
             if name in ("image", "grads") and value.dtype == np.float32
@@ -108,7 +108,7 @@ class BadInputTests(Suite):
     def fails(self, error: type[Exception], text: str, operation: str, **arguments: Any) -> None:
         """Assert that a call raises `error`, with `text` in its message."""
         if error is MemoryError and not self.on_host:
-            text = ""  # the device's own words
+            text = ""  # the device words the message
         found = "no error"
         try:
             self.run(operation, **arguments)

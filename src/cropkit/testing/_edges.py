@@ -1,9 +1,9 @@
-"""Positions that one rounding decides: where wrong arithmetic puts a sample on the other side.
+"""Boxes for which one rounding decides whether a sample is inside the image.
 
-A sample is inside if ``0 <= v <= n - 1``, and for common boxes the first or last ``v`` is
-meant to be just 0 or ``n - 1``. Which side it falls on is decided by the order of the
-roundings. The search below computes positions as the specification says and as it must
-not be done, and keeps the boxes for which the two disagree.
+A sample at the position ``v`` is inside if ``0 <= v <= n - 1``. For common boxes, the exact
+position of the first or last sample is 0 or ``n - 1``, so the roundings decide on which side
+the sample falls. The search below computes positions as the specification says and in wrong
+ways, and keeps the boxes for which the two disagree.
 """
 
 from functools import cache
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Variant = Literal["reciprocal", "fused", "ratio first", "double"]
 
-# Edges of boxes that meet, or nearly meet, a rim of the image: whole, flipped, a part.
+# Edges of boxes that meet, or nearly meet, a border of the image: whole, flipped, a part.
 BOXES: Final = (
     (0.0, 1.0), (1.0, 0.0), (0.1, 1.0), (1 / 3, 1.0), (0.3, 1.0), (-0.25, 1.0), (0.7, 0.0),
     (1.0, 0.2), (0.0, 1.25),
@@ -24,7 +24,7 @@ COUNTS: Final = range(2, 44)
 
 
 class EdgeCase(NamedTuple):
-    """The edges of a box along an axis of `n` pixels, for so many samples."""
+    """The edges `a` and `b` of a box along an axis of `n` pixels, and the number of samples."""
 
     a: float
     b: float
@@ -38,7 +38,7 @@ class EdgeCase(NamedTuple):
 def positions(
     a: Any, b: Any, n: Any, count: int, dtype: Any = np.float32, variant: Variant | None = None
 ) -> NDArray[Any]:
-    """Positions of `count` > 1 samples: by the specification, or as `variant` says.
+    """Return the positions of `count` > 1 samples, as specified or in the wrong way `variant`.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ def positions(
         Pixels of the axis.
     count : int
     dtype : {numpy.float32, numpy.float64}
-        Of the arithmetic.
+        The dtype of the arithmetic.
     variant : str, optional
         ``"reciprocal"`` multiplies by ``1 / (count - 1)``, ``"fused"`` rounds the last
         product and sum once (float32 only), ``"ratio first"`` computes
         ``(n - 1) / (count - 1)`` before the box's extent comes in, and ``"double"``
-        computes all in float64.
+        computes everything in float64.
     """
     real = np.float64 if variant == "double" else dtype
     a, b = (real(dtype(edge)) for edge in (a, b))
@@ -68,8 +68,8 @@ def positions(
         scale = (b - a) * limit / last
     start = a * limit
     if variant == "fused":
-        # A product of two float32 is exact in float64; the sum is rounded once more than
-        # in hardware, which changes it in one case of 2**29.
+        # A product of two float32 is exact in float64. The sum is rounded once more than in
+        # hardware, which changes one sum in 2**29.
         exact = start.astype(np.float64) + i.astype(np.float64) * scale.astype(np.float64)
         return np.asarray(exact.astype(np.float32))
     return np.asarray(start + i * scale)

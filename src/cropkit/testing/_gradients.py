@@ -22,8 +22,8 @@ from cropkit.testing._arrays import (
 from cropkit.testing._suite import Suite, reference
 from cropkit.testing._values import DEPTHS, image_dtypes, methods, need_dtype, result_dtypes
 
-# Boxes whose samples lie on quarters of pixels of an image of 5x9, crops being 5x5: all
-# weights are exact in every dtype, and no sample is at a slope's end by rounding.
+# Boxes for crops of 5x5 from an image of 5x9, whose samples lie on quarters of a pixel: all
+# weights are exact in every dtype, and no rounding moves a sample onto a pixel.
 DYADIC = np.array([[0.125, 0.0625, 0.875, 0.9375], [0.9375, 0.5, 0.1875, 0.25]])
 
 
@@ -85,7 +85,7 @@ class GradientTests(Suite):
     @result_dtypes
     @methods
     def test_float32_sums_that_are_subnormal_are_zero(self, method: str, dtype: str) -> None:
-        """And only in float32."""
+        """float32 sums below 2**-126 are zero; float64 sums of that size are kept."""
         if not self.exact:
             pytest.skip("not offered: the backend is not exact, subnormals are not compared")
         grads = np.array([1.5e-38, -1.2e-38], np.float32).reshape(2, 1, 1, 1)
@@ -97,7 +97,7 @@ class GradientTests(Suite):
 
     @methods
     def test_infinite_gradients_go_where_they_are_added(self, method: str) -> None:
-        """At a sample on a pixel, bilinear adds 0 * inf, too."""
+        """At a sample on a pixel, bilinear also adds 0 * inf, which is NaN."""
         grads = np.ones((1, 2, 2, 2), np.float32)
         grads[0, 1, 1, 1] = np.inf
         result = self.grad_image(grads, [[0, 0, 1, 1]], [0], (1, 2, 2, 2), method)
@@ -134,7 +134,7 @@ class GradientTests(Suite):
         self.same(result, expected, "three samples on a ramp")
 
     def test_box_sums_are_made_in_float64(self) -> None:
-        """Against the exact sum: what is left is the rounding of the result to float32."""
+        """The result differs from the exact sum by its rounding to float32 alone."""
         image = np.array([0, 1], np.float32).reshape(1, 1, 2, 1)
         grads = pixels((1, 30, 40, 1), "float32", 1)
         found = float(self.grad_boxes(grads, image, [[0, 0.1, 0, 0.9]], [0])[0, 1])
@@ -174,7 +174,7 @@ class GradientTests(Suite):
     @result_dtypes
     @methods
     def test_the_image_gradient_conserves_mass(self, method: str, dtype: str) -> None:
-        """What the inside samples bring is what the gradient holds: exactly, of integers."""
+        """The image's gradient has the sum of the inside samples' gradients, exact for integers."""
         grads = pixels((6, 5, 5, 2), "int8", 7).astype(np.float32)
         boxes = np.concatenate([DYADIC] * 3)
         indices = np.array([0, 1, 2, 1, 0, 1])
@@ -201,9 +201,9 @@ class GradientTests(Suite):
             self.same(result[index], alone[0], f"image {index} of two, and alone", 1e3)
 
     def test_the_box_gradient_is_the_limit_of_differences(self) -> None:
-        """Against the backend's own crops in float64, edges moved by 1e-7 to both sides."""
+        """Compare with differences of the backend's float64 crops, edges moved by 1e-7."""
         step = 1e-7
-        # Off the quarters by a little, so that no step crosses a pixel.
+        # The edges are a little off the quarters, so that no step crosses a pixel.
         boxes = DYADIC + 0.003
         grads, image = pixels((2, 5, 5, 3), "float32", 1), pixels((2, 5, 9, 3), "float32", 2)
         result = self.grad_boxes(grads, image, boxes, [1, 0], dtype=np.float64)
@@ -222,7 +222,7 @@ class GradientTests(Suite):
 
     @pytest.mark.parametrize("operation", ["grad_image", "grad_boxes"])
     def test_float32_gradients_are_near_those_in_float64(self, operation: str) -> None:
-        """At exact positions the two differ by rounding alone."""
+        """At exact positions, gradients in float32 and float64 differ by rounding alone."""
         grads, image = pixels((2, 5, 5, 3), "float32", 3), pixels((2, 5, 9, 3), "float32", 4)
         if operation == "grad_image":
             found = self.grad_image(grads, DYADIC, [1, 1], image.shape)
@@ -241,7 +241,7 @@ class GradientTests(Suite):
     @methods
     @image_dtypes
     def test_the_image_gradient_of_every_dtype(self, image_dtype: str, method: str) -> None:
-        """As the dtype of the result, and as that of the crops' gradients."""
+        """Try each dtype as that of the result, and as that of the crops' gradients."""
         need_dtype(image_dtype)
         for geometry, depth in each_geometry(image_dtype):
             grads, image, boxes, indices = arrays_of(geometry, depth)
@@ -310,7 +310,7 @@ class GradientTests(Suite):
 def each_geometry(dtype: str) -> Iterator[tuple[Geometry, int]]:
     """Yield every third geometry, with depths in turn.
 
-    Which ones depends on the dtype, so that all dtypes together have every geometry with
+    The choice depends on the dtype, so that all dtypes together have every geometry with
     every depth.
     """
     first = DTYPES.index(dtype)

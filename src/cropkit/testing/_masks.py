@@ -29,7 +29,7 @@ class MaskTests(Suite):
 
     @methods
     def test_samples_outside_are_filled_and_those_inside_are_not(self, method: str) -> None:
-        """Positions -1, 0, 1, 2, 3 on three pixels; and a crop of which all is outside."""
+        """Samples at -1, 0, 1, 2, 3 on three pixels; then a crop that is all outside."""
         boxes = [[-0.5, -0.5, 1.5, 1.5], [1.5, 1.5, -0.5, -0.5], [2, 0, 3, 1], [0, -3, 1, -2]]
         image = np.arange(1, 10, dtype=np.float32).reshape(1, 3, 3, 1)
         crops = self.crop(image, boxes, [0] * 4, (5, 5), method, OUTSIDE)[..., 0]
@@ -50,7 +50,7 @@ class MaskTests(Suite):
 
     @methods
     def test_four_pixels_to_22_samples_lose_the_last(self, method: str) -> None:
-        """21 * float32(3 / 21) is more than 3, as in TensorFlow."""
+        """In float32, 21 * (3 / 21) is more than 3: TensorFlow extrapolates the last sample."""
         mask = self.mask((4, 4), [[0, 0, 1, 1]], (22, 22), method=method)
         expected = np.ones((1, 22, 22), bool)
         expected[:, -1] = expected[:, :, -1] = False
@@ -100,7 +100,7 @@ class MaskTests(Suite):
             )
 
     def test_random_edges(self) -> None:
-        """Boxes whose edges lie on pixels and between them, through every size."""
+        """Edges lie on pixels and between them, for images of every size."""
         for n, count in ((2, 3), (7, 29), (50, 43), (101, 64), (640, 224), (4097, 33)):
             k = np.arange(200)
             a, b = (k * 37 % (2 * n) - n // 2) / (n - 1), (k * 101 % (3 * n) - n) / (n - 1)
@@ -141,13 +141,13 @@ class MaskTests(Suite):
         ):
             for size in ((1, 1), (3, 3)):
                 if size == (1, 1) and sum(box) < 3:
-                    continue  # the middle between the two is no overflow
+                    continue  # the middle between these two edges does not overflow
                 mask = self.mask((n, 4), [box], size, method=method)
                 assert not mask.any(), f"box {box} on {n} rows to {size}: some samples are inside"
 
     @methods
     def test_a_subnormal_negative_edge_counts_as_zero(self, method: str) -> None:
-        """In float32, where subnormal numbers are zeros; not in float64."""
+        """In float32, a subnormal number counts as zero; in float64 it does not."""
         for size in ((1, 1), (2, 2)):
             mask = self.mask((3, 3), [[-1e-43] * 4], size, method=method)
             assert mask.all(), f"edges of -1e-43, crop {size}: outside, expected inside"

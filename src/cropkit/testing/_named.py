@@ -1,4 +1,4 @@
-"""What pytest collects for ``python -m cropkit.testing``, which puts the class here."""
+"""The module that pytest collects; ``python -m cropkit.testing`` puts the class of tests here."""
 
 from cropkit.testing import BackendTests
 

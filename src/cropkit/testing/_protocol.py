@@ -1,4 +1,4 @@
-"""Protocol: how a backend presents itself, and what finding it costs."""
+"""Protocol: a backend's attributes and methods, and what its import loads."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from cropkit import Request, Sampling
 from cropkit.testing._arrays import DTYPES, METHODS, dtype_of
 from cropkit.testing._suite import OPERATORS, Suite
 
-# Far above what an import takes: what takes longer hangs.
+# Seconds after which an import counts as hanging; far more than any import takes.
 PATIENCE: Final = 120
 FRAMEWORKS: Final = (
     "cuda", "cupy", "cv2", "jax", "jaxlib", "mxnet", "numba", "onnxruntime", "paddle", "pycuda",
@@ -23,8 +23,8 @@ FRAMEWORKS: Final = (
 )  # fmt: skip
 DRIVERS: Final = r"/lib(?:cuda|cudart|nvrtc|OpenCL|amdhip64|ze_loader|pocl)\b[^/]*\.so[^/]*"
 
-# Imports the module named by the first argument beside cropkit and NumPy, and prints what
-# that brought along.
+# Imports the module that the first argument names, after cropkit and NumPy, and prints what
+# this import has loaded.
 IMPORT: Final = """
 import importlib, json, sys, time
 import cropkit
@@ -46,7 +46,7 @@ class ProtocolTests(Suite):
     """Protocol and lazy import."""
 
     def test_it_is_registered_and_well_formed(self) -> None:
-        """Found by its name, or given as an object; attributes, methods and signatures."""
+        """The backend is found, and has the right attributes, methods and signatures."""
         info = self.info
         assert info.backend is not None, f"backend {info} is no backend: {info.reason}"
 
@@ -55,7 +55,7 @@ class ProtocolTests(Suite):
         assert info.reason is None, f"backend {info} cannot be used here: {info.reason}"
 
     def test_something_runs(self) -> None:
-        """Some dtype and some method: a backend that refuses every call is none."""
+        """The backend computes at least one dtype and method."""
         reasons = []
         for dtype, method in itertools.product(DTYPES, METHODS):
             try:
@@ -70,7 +70,7 @@ class ProtocolTests(Suite):
         pytest.fail("the backend refuses every call:\n" + "\n".join(reasons))
 
     def test_importing_it_loads_no_framework_and_no_driver(self, record_property: Any) -> None:
-        """In a fresh process. How long that took is reported, and not judged."""
+        """Import the backend in a fresh process; the time is reported, not judged."""
         module = self.module or self.module_of_backend()
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         try:
@@ -96,11 +96,11 @@ class ProtocolTests(Suite):
         assert not drivers, f"importing {module} loads {', '.join(drivers)}"
 
     def module_of_backend(self) -> str:
-        """Name of the module that has to be imported to find the backend."""
+        """Return the name of the module that has to be imported to find the backend."""
         return self.info.module or type(self.info.backend).__module__
 
     def test_refuses_looks_at_the_request_alone(self) -> None:
-        """It returns a sentence or None for every request, twice the same."""
+        """`refuses` returns a sentence or None for every request, and the same when asked again."""
         backend = self.info.backend
         assert backend is not None
         operations = [name for name in OPERATORS if hasattr(backend, name)]

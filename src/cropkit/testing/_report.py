@@ -1,4 +1,4 @@
-"""The report of ``python -m cropkit.testing``: a line for each test, and every reason."""
+"""The report of ``python -m cropkit.testing``: a line for each test, and why tests are skipped."""
 
 from collections import Counter, defaultdict
 from typing import Any, Final
@@ -7,10 +7,10 @@ import pytest
 
 from cropkit.testing._levels import LEVELS
 
-# The width of a test's name in its line, and how many lines of a failure are shown.
+# The width of a test's name in its line, and the most lines shown of one failure.
 _WIDTH: Final = 72
 _MESSAGE_LINES: Final = 12
-# How many of a test's failures are shown, which differ in a dtype or a method.
+# The most failures shown of one test; they differ in a parameter such as a dtype.
 _SHOWN: Final = 2
 
 
@@ -34,7 +34,7 @@ class Report:
             self.flush()
             self._test = name
         if report.failed:
-            if report.nodeid not in self._failed:  # and not in the teardown only
+            if report.nodeid not in self._failed:  # else its call has failed before its teardown
                 self._failed.add(report.nodeid)
                 self._count("FAILED")
             self._failures.append(_failure(report, parameters.rstrip("]")))
@@ -55,6 +55,7 @@ class Report:
         """Print the line of the test that has ended, under the heading of its level."""
         if not self._test:
             return
+        # The docstrings of the levels' classes are headings of the report.
         titles = [str(level.__doc__).rstrip(".") for level in LEVELS if self._test in vars(level)]
         title = titles[0] if titles else "Tests that the class adds"
         if title != self._level:

@@ -18,9 +18,10 @@ operations = pytest.mark.parametrize("operation", OPERATIONS)
 
 
 def arguments_of(operation: str, seed: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return a call whose boxes overlap: the arrays of the device first, then the rest.
+    """Return arguments whose boxes overlap: the arrays for the device, then all others.
 
-    Large enough for several threads, and of few positions: a slow backend passes, too.
+    The call is large enough for several threads, and has so few samples that a slow backend
+    can run it.
     """
     image = pixels((2, 13, 11, 40), "float32", seed)
     boxes = (pixels((10, 4), "int8", seed + 1) / 200 + 0.5).astype(np.float32)
@@ -61,7 +62,7 @@ class RunningTests(Suite):
 
     @operations
     def test_python_threads_may_call_at_once(self, operation: str) -> None:
-        """Six threads, each with calls of its own, and with the results of one alone."""
+        """Six threads call at once, and get the results that one thread gets alone."""
         seeds = range(6)
         alone = {seed: self.compute(operation, seed).copy() for seed in seeds}
         start = Barrier(len(seeds))
@@ -79,7 +80,7 @@ class RunningTests(Suite):
 
     @operations
     def test_out_is_filled_in_place(self, operation: str) -> None:
-        """The array that was given is returned, and it holds the result: no copy of it."""
+        """The call returns the given array itself, filled with the result."""
         arrays, more = arguments_of(operation, 3)
         expected = reference(operation, *arrays, *more)
         out = self.to_device(np.full(expected.shape, -77777.25, np.float32))
@@ -103,7 +104,7 @@ class RunningTests(Suite):
     def test_results_are_arrays_like_the_image_and_share_nothing_with_it(
         self, operation: str
     ) -> None:
-        """Of the library's type and on its device: nothing is moved silently."""
+        """A result has the type and the device of the image: nothing is moved silently."""
         arrays, more = arguments_of(operation, 4)
         there = [self.to_device(array) for array in arrays]
         first = self.run(operation, *there, *more)
@@ -117,12 +118,12 @@ class RunningTests(Suite):
         same_bits(self.from_device(first), kept, f"{operation}: the first, after the second")
 
     def like(self, result: Any) -> Any:
-        """Return an array of the backend for another result of the same shape and dtype."""
+        """Return a new array of the backend's library, of the shape and dtype of `result`."""
         return self.to_device(np.full_like(self.from_device(result), 5))
 
     @operations
     def test_what_was_written_before_a_call_is_read_by_it(self, operation: str) -> None:
-        """Arrays change in place between calls, on another stream where there is one."""
+        """Arrays change in place between calls, on another stream if the device has streams."""
         with self.stream():
             arrays, more = arguments_of(operation, 5)
             there = [self.to_device(array) for array in arrays]
@@ -136,7 +137,7 @@ class RunningTests(Suite):
 
     @operations
     def test_streams_do_not_mix_up_their_calls(self, operation: str) -> None:
-        """Calls are queued on two streams in turn, and read at the end."""
+        """Calls are queued on two streams in turn; the results are read at the end."""
         streams = (self.stream, self.stream)
         calls: list[tuple[Any, NDArray[Any]]] = []
         for seed, stream in enumerate(streams * 3):
@@ -150,6 +151,6 @@ class RunningTests(Suite):
 
 
 def device_of(array: Any) -> Any:
-    """Where an array is, as DLPack says it."""
+    """Return the device of an array, as DLPack gives it."""
     find: Callable[[], Any] | None = getattr(array, "__dlpack_device__", None)
     return tuple(find()) if find is not None else None

@@ -14,12 +14,12 @@ from cropkit.testing._arrays import DTYPES, METHODS, pixels
 from cropkit.testing._suite import Suite, reference
 
 EXAMPLES: Final = 60
-# Those that need no ml_dtypes.
+# The dtypes that need no ml_dtypes.
 SEARCHED: Final = tuple(dtype for dtype in DTYPES if dtype != "bfloat16")
 
 
 def edges(n: int) -> st.SearchStrategy[float]:
-    """Edges on pixels, between them, at the rims and far outside."""
+    """Return a strategy for edges on pixels, between them, at the borders and far outside."""
     return st.one_of(
         st.integers(-n, 2 * n).map(lambda k: k / max(n - 1, 1)),
         st.sampled_from([0.0, -0.0, 1.0, 0.5, 1 / 3, 1 - 2.0**-24, 1 + 2.0**-23, -1e-30, 3e38]),
@@ -54,7 +54,7 @@ class SearchTests(Suite):
     """Random calls."""
 
     def test_random_calls_equal_the_reference(self) -> None:
-        """Of every dtype and method that the backend does not refuse."""
+        """Calls are of every dtype and method that the backend does not refuse."""
         offered = []
         for dtype, method in itertools.product(SEARCHED, METHODS):
             with contextlib.suppress(pytest.skip.Exception):

@@ -1,4 +1,4 @@
-"""What every part of the suite stands on: the backend, its arrays, and comparing."""
+"""The base class of all tests of the suite: the backend, its arrays, and comparisons."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -32,20 +32,20 @@ class Suite:
         Parameters
         ----------
         array : ndarray
-            An image, gradients or an `out`. Writable, in native byte order and packed, if
-            this method is overridden; else of any layout.
+            An image, gradients or an `out`. If this method is overridden, the array is
+            writable, packed and in native byte order; else it has any layout.
         """
         return array
 
     def from_device(self, array: Any) -> NDArray[Any]:
-        """Return what the backend's array holds, once that is computed, as a NumPy array."""
+        """Wait until the backend's array is computed, and return it as a NumPy array."""
         return np.asarray(array)
 
     def stream(self) -> AbstractContextManager[Any]:
         """Return a context in which work is queued on another stream than usual.
 
-        For devices that have streams: a new one that the array's library makes current,
-        and that waits for what was queued before. By default, nothing changes.
+        A device that has streams should return a new stream, which the array's library makes
+        current and which waits for work queued before. By default, nothing changes.
         """
         return nullcontext()
 
@@ -74,7 +74,7 @@ class Suite:
         ----------
         operation : {"crop_and_resize", "grad_image", "grad_boxes"}
         *arguments, **options
-            Of the public function, arrays being the backend's.
+            Arguments of the public function; arrays are of the backend's library.
         """
         if operation != "crop_and_resize":
             self.require(operation)
@@ -142,7 +142,7 @@ class Suite:
     ) -> None:
         """Assert that `actual` is the gradient of boxes that the reference expects.
 
-        Of an exact backend: up to the order in which float64 sums are made.
+        For an exact backend, bits may differ by the order of its float64 sums.
         """
         __tracebackhide__ = True
         if self.exact:
@@ -168,16 +168,16 @@ class Suite:
     def same(
         self, actual: NDArray[Any], expected: NDArray[Any], what: str, scale: float | None = None
     ) -> None:
-        """Assert equal bits, or of a backend that is not exact, values within its tolerance.
+        """Assert equal bits, or values within the tolerance of a backend that is not exact.
 
         Parameters
         ----------
         actual, expected : ndarray
         what : str
-            What was computed, for the message.
+            Words for the message: what was computed.
         scale : float, optional
-            What the tolerance is multiplied by: the largest magnitude that went in. By
-            default, the largest that is expected.
+            The largest magnitude that went into the result, by which the tolerance is
+            multiplied. The default is the largest magnitude in `expected`.
         """
         __tracebackhide__ = True
         if self.exact:
@@ -217,10 +217,10 @@ def same_sums(
     image: NDArray[Any],
     what: str,
 ) -> None:
-    """Assert gradients of boxes that differ by the order of their float64 sums at most.
+    """Assert that box gradients differ by no more than the order of float64 sums explains.
 
-    Sums in another order may be off by 2**-40 of what their terms can come to, and the
-    result by the rounding that this makes different.
+    A sum may differ by 2**-40 of a bound on the sum of its terms' magnitudes, and the result by
+    one unit in the last place more.
     """
     __tracebackhide__ = True
     same_form(actual, expected, what)
@@ -230,7 +230,7 @@ def same_sums(
         wanted = expected.astype(np.float64)
         limit = 2.0**-40 * terms * steepest + np.spacing(np.abs(expected)).astype(np.float64)
         near = np.abs(actual.astype(np.float64) - wanted) <= limit
-    # What is not finite is so in any order; NaN compares false above.
+    # Infinities and NaN do not depend on the order of a sum; NaN compares false above.
     near = np.where(np.isfinite(wanted), near, actual == expected)
     near |= np.isnan(actual) & np.isnan(expected)
     if not near.all():

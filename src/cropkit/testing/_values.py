@@ -1,4 +1,4 @@
-"""Values: what is read at a sample, for every dtype, layout and size."""
+"""Values of crop pixels, for every dtype, layout and size."""
 
 from typing import Any, Final
 
@@ -22,19 +22,19 @@ from cropkit.testing._arrays import (
 from cropkit.testing._suite import Suite, reference, same_bits
 
 INF, NAN = np.inf, np.nan
-# One depth for each way that a kernel may take: a channel, RGB, RGBA, more than a vector.
+# Depths for which a kernel may have loops of their own: one, RGB, RGBA, more than a vector.
 DEPTHS: Final = (1, 3, 4, 17)
 
 methods = pytest.mark.parametrize("method", METHODS)
 result_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 image_dtypes = pytest.mark.parametrize("image_dtype", DTYPES)
 
-# Pixels that float32 cannot hold, and what they are rounded to.
+# Pixels that float32 cannot hold, and the float32 to which each is rounded.
 ROUNDED: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "int32": ([2**31 - 1, 2**24 + 1, -(2**24) - 3], [2**31, 2**24, -(2**24) - 4]),
     "uint32": ([2**32 - 1, 2**24 + 1, 2**24 + 3], [2**32, 2**24, 2**24 + 4]),
-    # 2**62 + 2**38 + 1 lies just above the middle between two floats; rounded to float64
-    # first, it would lie on it and go to the even one, 2**62.
+    # 2**62 + 2**38 + 1 lies just above the middle between two floats. Rounded to float64
+    # first, it would lie on the middle and be rounded to the even float, 2**62.
     "int64": ([2**63 - 1, -1, 2**62 + 2**38 + 1], [2**63, -1, 2**62 + 2**39]),
     "uint64": ([2**64 - 1, 2**63, 2**62 + 2**38 + 1], [2**64, 2**63, 2**62 + 2**39]),
     "float64": ([1 / 3, 1e300, 2**24 + 1], [np.float32(1 / 3), INF, 2**24]),
@@ -54,7 +54,7 @@ class ValueTests(Suite):
 
     def row(self, image: ArrayLike, edges: tuple[float, float], count: int, *more: Any,
             dtype: Any = np.float32, pixel: Any = np.float32) -> NDArray[Any]:  # fmt: skip
-        """Crop an image of one row, between two edges."""
+        """Crop `image`, which is one row, between two edges."""
         array = np.asarray(image, pixel).reshape(1, 1, -1, 1)
         box = [[0, edges[0], 0, edges[1]]]
         return self.crop(array, box, [0], (1, count), *more, dtype=dtype)[0, 0, :, 0]
@@ -65,11 +65,11 @@ class ValueTests(Suite):
     @methods
     @image_dtypes
     def test_every_dtype_and_depth(self, image_dtype: str, method: str, dtype: str) -> None:
-        """Infinite, NaN, -0.0 and subnormal pixels among them, where the dtype has any."""
+        """Pixels include infinity, NaN, -0.0 and subnormal numbers if the dtype has them."""
         need_dtype(image_dtype)
         first = DTYPES.index(image_dtype)
         for number, geometry in enumerate(GEOMETRIES * 2):
-            depth = DEPTHS[(first + number) % len(DEPTHS)]  # two of them with each geometry
+            depth = DEPTHS[(first + number) % len(DEPTHS)]  # two depths for each geometry
             special = 0.02 if self.exact else 0.0
             image = pixels((*geometry.image_shape, depth), image_dtype, depth, special)
             call = (image, geometry.boxes, indices_of(geometry), geometry.crop_size, method, 0.5)
@@ -85,7 +85,7 @@ class ValueTests(Suite):
 
     @result_dtypes
     def test_values_that_a_fused_multiply_add_rounds_otherwise(self, dtype: str) -> None:
-        """Among random pixels, and by hand."""
+        """The values are random first, and then worked out by hand."""
         image, more = pixels((1, 1, 50, 16), dtype, 1), ([[0, 0.03, 0, 0.9]], [0], (1, 71))
         expected = reference("crop_and_resize", image, *more, dtype=dtype)
         result = self.crop(image, *more, dtype=dtype)
@@ -95,14 +95,14 @@ class ValueTests(Suite):
             as_fused = np.count_nonzero((result == fused) & (result != expected))
             what = f"{what}, {as_fused} of them as a fused multiply-add gives them"
         self.same(result, expected, what, 128.0)
-        # -1 + (1 + e) * (1 - e): rounded, the product is 1 and the sum 0; fused, -e**2.
+        # -1 + (1 + e) * (1 - e) is 0 if the product is rounded to 1, and -e**2 if fused.
         e = float(np.finfo(dtype).eps)
         image = np.array([-1, e], dtype).reshape(1, 1, 2, 1)
         crop = self.crop(image, [[0, 1 - e, 0, 1 - e]], [0], (1, 1), dtype=dtype)
         self.same(crop, np.zeros_like(crop), "-1 + (1 + e) * (1 - e)", 1.0)
 
     def test_columns_are_interpolated_before_rows(self) -> None:
-        """Rows first, the right column would round 8388608.5 to even, and the result be 0."""
+        """With rows first, 8388608.5 would be rounded to even and the result would be 0."""
         image = np.array([[0, 1], [-(2**24), 2**24]], np.float32).reshape(1, 2, 2, 1)
         crop = self.crop(image, [[0.5] * 4], [0], (1, 1))
         self.same(crop, np.full((1, 1, 1, 1), 0.25, np.float32), "columns first", 2.0**24)
@@ -141,7 +141,7 @@ class ValueTests(Suite):
 
     @result_dtypes
     def test_infinite_pixels_spoil_samples_that_have_them_as_a_tap(self, dtype: str) -> None:
-        """Even at weight 0 (inf - inf is NaN); a neighbour that is no tap does nothing."""
+        """An infinite tap gives NaN even at weight 0; a neighbour that is no tap does nothing."""
         crop = self.row([1, INF, 3], (0, 1), 5, dtype=dtype)
         what = "an infinite pixel between two, at half steps"
         self.same(crop, np.array([1, NAN, NAN, NAN, 3], dtype), what)
@@ -155,7 +155,7 @@ class ValueTests(Suite):
 
     @result_dtypes
     def test_signs_of_zeros(self, dtype: str) -> None:
-        """At weight 0 both taps are the left pixel: -0 + (-0 - -0) * 0 = +0."""
+        """At weight 0 both taps are the left pixel, and -0 + (-0 - -0) * 0 is +0."""
         if not self.exact:
             pytest.skip("not offered: the backend is not exact, signs of zeros are not compared")
         crop = self.row([-0.0, -5, -0.0, -5, -0.0], (0, 1), 5, dtype=dtype)
@@ -213,7 +213,7 @@ class ValueTests(Suite):
             same_bits(crop, expected, f"extrapolation_value {value}")
 
     def test_empty_calls(self) -> None:
-        """No boxes; no channels; no images and no boxes."""
+        """A call may have no boxes, no channels, or neither images nor boxes."""
         image = np.ones((2, 4, 5, 3), np.float32)
         box, none = [[0, 0, 1, 1]], np.zeros((0, 4))
         for given, boxes, indices, expected in (
@@ -230,7 +230,7 @@ class ValueTests(Suite):
     @pytest.mark.parametrize("image_dtype", ["uint8", "float16", "float32", "float64"])
     @methods
     def test_images_of_any_layout(self, image_dtype: str, method: str) -> None:
-        """Strides, negative ones, byte order, alignment, read-only and memory-mapped."""
+        """Strides, byte order and alignment are free; images may be read-only or mapped files."""
         for depth in (1, 3, 4):
             image = pixels((2, 7, 23, depth), image_dtype, 3)
             more = ([[0, 0, 1, 1], [0.9, 1.2, 0.1, 0.3]], [1, 0], (5, 29), method)
@@ -273,7 +273,7 @@ class ValueTests(Suite):
 
     @result_dtypes
     def test_nothing_is_written_before_or_behind_a_packed_out(self, dtype: str) -> None:
-        """At each place within a cache line, for rows that fill no whole vector."""
+        """`out` begins at each offset within a cache line; its rows fill no whole vector."""
         image = pixels((1, 6, 40, 3), "uint8", 2)
         there = self.to_device(image)
         for box, columns in (([0, 0, 1, 1], 23), ([0.2, -0.3, 0.9, 1.1], 37), ([0, 0, 1, 1], 3)):
@@ -322,7 +322,7 @@ class ValueTests(Suite):
 
 
 def fused_lerp(image: NDArray[Any], a: float, b: float, count: int) -> NDArray[Any]:
-    """Interpolate float32 rows as a fused multiply-add would, but for its double rounding."""
+    """Interpolate float32 rows as a fused multiply-add would, but rounded twice."""
     n = image.shape[2]
     real = np.float32
     scale = (real(b) - real(a)) * real(n - 1) / real(count - 1)
