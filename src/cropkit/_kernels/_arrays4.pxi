@@ -25,31 +25,31 @@ cdef extern from "_pixels.h" nogil:
         char*, const char*, const Py_ssize_t*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
         Py_ssize_t, Py_ssize_t, Py_ssize_t, int) noexcept
 
-# Names of the image dtypes; an image's code is its dtype's position here.
+# Names of the image dtypes; a dtype's code is its position in this tuple.
 PIXEL_TYPES = tuple(
     [cropkit_pixel_names[code].decode() for code in range(CROPKIT_PIXEL_TYPE_COUNT)])
 
-# The codes of those whose every value float32 holds.
+# The codes of the dtypes of which float32 holds every value.
 EXACT_IN_FLOAT32 = frozenset(
     [code for code in range(CROPKIT_PIXEL_TYPE_COUNT) if cropkit_pixel_is_single[code]])
 
-# What the kernels take for a method's name.
+# The value that the kernels take for each method.
 METHODS = {"nearest": NEAREST, "bilinear": BILINEAR}
 
 
 cdef struct Array4:
     char* data
-    Py_ssize_t batch, height, width, depth              # of crops, batch is their number
+    Py_ssize_t batch, height, width, depth              # `batch` is also the number of crops
     Py_ssize_t stride_b, stride_y, stride_x, stride_c   # bytes
     Py_ssize_t itemsize
     int code            # of the dtype, its position in PIXEL_TYPES
     bint swapped        # whether its byte order is not the machine's
     bint aligned
-    bint packed         # whether a row is one run
+    bint packed         # whether the pixels of a row adjoin, and the channels of a pixel
 
 
 cdef Array4 read_array(cnp.ndarray array, int code, bint swapped):
-    """Describe an array of four axes; it must outlive the description."""
+    """Describe an array of four axes, which must outlive the description."""
     cdef Array4 it
     it.data = <char*>cnp.PyArray_DATA(array)
     it.batch, it.height, it.width, it.depth = (
@@ -67,7 +67,7 @@ cdef Array4 read_array(cnp.ndarray array, int code, bint swapped):
 
 
 cdef inline int code_of(const real* unused) noexcept nogil:
-    """Code of the dtype that reals are."""
+    """Return the code of the dtype ``real``."""
     if real is float:
         return CROPKIT_float32
     else:
@@ -75,7 +75,7 @@ cdef inline int code_of(const real* unused) noexcept nogil:
 
 
 cdef inline bint holds_reals(const real* unused, const Array4* image) noexcept nogil:
-    """Whether a pixel of the array is a run of reals as they are."""
+    """Whether a pixel of the array can be read in place as a run of ``real`` values."""
     return (
         image.code == code_of(unused) and image.aligned and not image.swapped
         and (image.depth == 1 or image.stride_c == <Py_ssize_t>sizeof(real)))
@@ -85,7 +85,7 @@ cdef void load_pixels(
     real* dst, const char* row, const Array4* image, const Py_ssize_t* columns,
     Py_ssize_t begin, Py_ssize_t count, char* raw,
 ) noexcept nogil:
-    """Load pixels of a row as packed reals: those listed, or ``begin, begin + 1, ...``."""
+    """Load `count` pixels of a row as packed reals: those in `columns`, or from `begin` on."""
     cdef Py_ssize_t stride_x = image.stride_x, stride_c = image.stride_c
     if image.swapped or not image.aligned:
         cropkit_realign(

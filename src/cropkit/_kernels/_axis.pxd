@@ -1,4 +1,4 @@
-"""Where a crop reads: the positions along one axis, and the table of what its samples read.
+"""Where a crop reads: the positions of samples along one axis, and the table of their taps.
 
 A convention is a function that makes an `Axis`; everything else asks the axis. There is one
 convention so far, `corners_axis`::
@@ -7,7 +7,7 @@ convention so far, `corners_axis`::
     count = 1:  v[0]  = 0.5 * double(a + b) * (n - 1)
     inside      v >= 0 and v <= n - 1
 
-What a sample reads is tabulated by `fill_table`::
+`fill_table` tabulates the taps of each sample, the source pixels `lo` and `hi` with a weight::
 
     BILINEAR    lo = floor(v)   hi = ceil(v)   weight = v - lo
     NEAREST     lo = hi = v rounded half away from zero
@@ -15,7 +15,8 @@ What a sample reads is tabulated by `fill_table`::
 Every operation is rounded on its own, in ``real``; the formulas and the order are those
 of ``tf.image.crop_and_resize`` (TensorFlow 2.21, ``crop_and_resize_op.cc``).
 
-Fused functions that have no argument of a ``real`` type take one that is not used.
+A Cython fused function is compiled for both types of ``real``. If no other argument has that
+type, the function takes a pointer `unused`, which is never read.
 """
 
 ctypedef fused real:
@@ -24,30 +25,30 @@ ctypedef fused real:
 
 
 cdef enum Method:
-    # How pixels are made; the value is how many of them a sample reads along an axis.
+    # The method of interpolation; its value is the number of taps of a sample along an axis.
     NEAREST = 1
     BILINEAR = 2
 
 
 cdef struct Axis:
-    # `count` samples along `n` pixels. Sample i is at start + i * scale, in ``real``, of
-    # which both are exact images.
+    # `count` samples along `n` pixels. Sample i is at start + i * scale, computed in ``real``;
+    # `start` and `scale` hold values of that type.
     Py_ssize_t n, count
     double start, scale
 
 
 cdef struct AxisTable:
-    # What the samples of an axis read, from sample `begin` on. Entries are written for the
-    # inside samples [first, last) only, and lie in [0, n - 1]: these tables are what makes
-    # every read in bounds.
+    # The taps of an axis' samples, from sample `begin` on. Only the entries of the inside samples
+    # [first, last) are written. `lo` and `hi` lie in [0, n - 1], which keeps every read in
+    # bounds.
     Py_ssize_t begin, first, last
     Py_ssize_t* lo
     Py_ssize_t* hi
-    void* weight            # ``real``, from `lo` to `hi`; of BILINEAR
+    void* weight            # ``real``: the lerp weight from `lo` to `hi`; BILINEAR only
 
 
 cdef inline Axis corners_axis(real a, real b, Py_ssize_t n, Py_ssize_t count) noexcept nogil:
-    """Lay samples from one edge to the other, normalized: 0 is the first pixel, 1 the last."""
+    """Lay samples from edge `a` to edge `b`, normalized: 0 is the first pixel, 1 the last."""
     cdef Axis axis
     cdef real limit = <real>(n - 1)
     axis.n = n
@@ -64,20 +65,21 @@ cdef inline Axis corners_axis(real a, real b, Py_ssize_t n, Py_ssize_t count) no
 cdef inline real position(
     const real* unused, const Axis* axis, Py_ssize_t i,
 ) noexcept nogil:
-    """Position of sample i, in pixels."""
+    """Return the position of sample i, in pixels."""
     return <real>axis.start + <real>i * <real>axis.scale
 
 
 cdef inline real limit_of(const real* unused, const Axis* axis) noexcept nogil:
-    """The last position that is inside.
+    """Return the last position that is inside.
 
-    Where n - 1 is rounded up, it is beyond the last pixel, which is then what is read.
+    If n - 1 is rounded up in ``real``, this position is beyond the last pixel; a sample there
+    reads the last pixel.
     """
     return <real>(axis.n - 1)
 
 
 cdef inline bint is_inside(real v, real limit) noexcept nogil:
-    """Whether a position is inside; one that is not a number is not."""
+    """Whether a position is inside; a NaN is not."""
     return v >= 0 and v <= limit
 
 
@@ -85,10 +87,10 @@ cdef inline void fill_table(
     const real* unused, const Axis* axis, Py_ssize_t begin, Py_ssize_t end, Method method,
     AxisTable* table,
 ) noexcept nogil:
-    """Tabulate samples ``begin <= i < end``.
+    """Tabulate the taps of the samples ``begin <= i < end``.
 
-    Since positions are monotone, the inside samples are one run; ``first == last`` when none
-    is inside. A position is converted to an integer only after it has compared inside.
+    Since positions are monotone, the inside samples are one run; if no sample is inside,
+    ``first == last``. A position is converted to an integer only after it has compared inside.
     """
     cdef real limit = limit_of(unused, axis)
     cdef real start = <real>axis.start, scale = <real>axis.scale, v, floor_v
@@ -97,7 +99,7 @@ cdef inline void fill_table(
     cdef Py_ssize_t* hi = table.hi
     cdef real* weight = <real*>table.weight
 
-    # From both ends, so that the loops over what is inside are free of choices.
+    # Outside samples are cut off at both ends, so that the loops below need no test.
     while begin < end and not is_inside(start + <real>begin * scale, limit):
         begin += 1
     while begin < end and not is_inside(start + <real>(end - 1) * scale, limit):
@@ -124,11 +126,10 @@ cdef inline void fill_table(
 cdef inline bint span_of(
     const real* unused, const Axis* axis, Py_ssize_t* low, Py_ssize_t* high,
 ) noexcept nogil:
-    """Bound the pixels that the samples of an axis read; False if they read none.
+    """Bound the pixels that the samples of an axis read to ``[low, high]``; False if none is.
 
-    Positions are monotone, so the two end samples say it all: what is read lies in
-    ``[low, high]``. An end that is not a number comes from an overflow, and then no
-    sample is inside.
+    Positions are monotone, so the first and the last sample bound all others. If one of these
+    positions is NaN, it comes from an overflow, and no sample is inside.
     """
     cdef double first = position(unused, axis, 0)
     cdef double last = position(unused, axis, axis.count - 1)
@@ -151,7 +152,10 @@ cdef inline bint span_of(
 cdef inline Py_ssize_t first_sample(
     const real* unused, const Axis* axis, double bound, bint rising, bint strict,
 ) noexcept nogil:
-    """First sample at or past `bound` (beyond it if `strict`), going the way they go."""
+    """Return the first sample at or past `bound`, or past it if `strict`.
+
+    Past means above if positions rise with the sample (`rising`), else below.
+    """
     cdef Py_ssize_t begin = 0, end = axis.count, middle
     cdef double ahead
     while begin < end:
@@ -185,8 +189,8 @@ cdef inline void samples_reading(
 
 
 cdef inline double share_of(const Axis* axis) noexcept nogil:
-    """How far a position follows the axis' second edge more than that of the sample before.
+    """Return by how much more than its predecessor a sample moves with the axis' second edge.
 
-    In pixels, for the gradient of the edges; of several samples.
+    The unit is pixels; the axis has several samples. The gradient of the edges needs this.
     """
     return <double>(axis.n - 1) / <double>(axis.count - 1)

@@ -1,4 +1,4 @@
-# What every instruction set's module offers; the other stubs take it from here.
+# The functions that every instruction set's module has; the other stubs import them from here.
 
 from typing import Any, Literal, Protocol, type_check_only
 

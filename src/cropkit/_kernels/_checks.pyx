@@ -1,7 +1,8 @@
 """Checks of every entry of an argument, in one pass and without temporaries.
 
-Most calls are right as they are, and `plain_forward` recognizes one in a microsecond. It never
-says what is wrong with the others: ``_arguments.py`` looks at them argument by argument.
+An argument is *plain* if it is right and a backend can take it unconverted. `plain_forward`
+recognizes a call with plain arguments in a microsecond. Any other call is checked argument by
+argument in ``_arguments.py``, which says what is wrong with it.
 """
 
 cimport cython
@@ -12,15 +13,15 @@ from libc.stdlib cimport getenv
 
 cnp.import_array()
 
-# An axis this long exists only as a broadcast view; beyond it, sample positions rounded
-# up to the next float could not be converted to an index.
+# An axis this long exists only as a broadcast view. On a longer axis, a position rounded up to
+# the next float could not be converted to an index.
 cdef Py_ssize_t _MAX_AXIS = 1 << 62
 MAX_AXIS = _MAX_AXIS
-# Libraries share memory that begins at a multiple of this, and copy other.
+# Other libraries share memory that begins at a multiple of this, and copy any other memory.
 cdef enum:
     ALIGNMENT = 64
-# Bytes of the largest result that is allocated here: any machine has that much, and
-# ``_arrays.py`` gives nobody's memory again for it.
+# Bytes of the largest result that is allocated here: every machine has that much memory, and
+# ``_arrays.py`` reuses memory for larger results only.
 cdef Py_ssize_t _SMALL = 1 << 20
 
 ctypedef fused real:
@@ -38,17 +39,17 @@ cdef Py_ssize_t _first_bad_box(const real[:, ::1] boxes) noexcept nogil:
 
 
 def first_bad_box_float32(const float[:, ::1] boxes):
-    """Row of the first box that is not finite, or -1."""
+    """Return the row of the first box that is not finite, or -1."""
     return _first_bad_box(boxes)
 
 
 def first_bad_box_float64(const double[:, ::1] boxes):
-    """Row of the first box that is not finite, or -1."""
+    """Return the row of the first box that is not finite, or -1."""
     return _first_bad_box(boxes)
 
 
 def first_bad_index(const Py_ssize_t[::1] indices, Py_ssize_t batch):
-    """Position of the first index outside ``[0, batch)``, or -1."""
+    """Return the position of the first index outside ``[0, batch)``, or -1."""
     cdef Py_ssize_t i
     for i in range(indices.shape[0]):
         if indices[i] < 0 or indices[i] >= batch:
@@ -65,7 +66,7 @@ cdef bint _are_finite(const real* values, Py_ssize_t count) noexcept nogil:
 
 
 cdef bint _is_plain(object value, int ndim):
-    """Whether it is a NumPy array, and no subclass, that a kernel can read as it is."""
+    """Whether `value` is a packed, aligned, native NumPy array of `ndim` axes, no subclass."""
     return (
         type(value) is cnp.ndarray and cnp.PyArray_NDIM(<cnp.ndarray>value) == ndim
         and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>value))
@@ -76,7 +77,7 @@ cdef bint _is_plain_size(object value):
 
 
 cdef bint _is_plain_image(object value):
-    """Whether it has four axes, pixels, and one of NumPy's own dtypes that images may have."""
+    """Whether `value` is a NumPy array of four axes, with pixels, of one of NumPy's own dtypes."""
     cdef int kind, n
     if not (type(value) is cnp.ndarray and cnp.PyArray_NDIM(<cnp.ndarray>value) == 4):
         return False
@@ -90,7 +91,7 @@ cdef bint _is_plain_image(object value):
 
 
 cdef bint _are_plain_boxes(object value, bint in_float64):
-    """Whether they are packed, of that dtype, and finite."""
+    """Whether `value` is an array of packed, finite boxes, in float64 or else in float32."""
     cdef Py_ssize_t count
     if not (_is_plain(value, 2) and cnp.PyArray_DIM(<cnp.ndarray>value, 1) == 4):
         return False
@@ -104,7 +105,10 @@ cdef bint _are_plain_boxes(object value, bint in_float64):
 
 
 cdef cnp.ndarray _plain_indices(object value, Py_ssize_t count, Py_ssize_t batch):
-    """`count` packed indices of `batch` images as intp, themselves or copied; else None."""
+    """Return `value` as `count` packed intp indices below `batch`; None if they are not plain.
+
+    int32 indices are copied, intp indices are not.
+    """
     cdef Py_ssize_t n
     cdef int kind
     cdef cnp.ndarray indices
@@ -134,28 +138,28 @@ cdef cnp.ndarray _plain_indices(object value, Py_ssize_t count, Py_ssize_t batch
 cdef class Call:
     """One call on its way to a backend: how it is computed, and its arrays.
 
-    Made by `_request.py`, which fills it in as the checks go. In Cython, since a small call
-    can afford a class with slots only where nothing of it is interpreted.
+    `_request.py` makes a call and fills it in as the checks go. The class is written in Cython,
+    since making an object in Python would take a large part of the time of a small call.
 
     Attributes
     ----------
     operation : {"crop_and_resize", "grad_image", "grad_boxes"}
-        The backend's method that computes it.
+        The backend's method that computes the call.
     sampling : Sampling
     compute_dtype : numpy.dtype
-        float32 or float64: of the boxes and of all arithmetic.
+        float32 or float64: the dtype of the boxes and of all arithmetic.
     extrapolation_value : float
     num_threads : int or None
     image, grads
-        Checked, as the backend gets them; None where the operation has none.
+        The checked arrays, as the backend gets them; None if the operation has no such array.
     boxes : ndarray, shape (num_boxes, 4)
         Packed, of `compute_dtype`, finite, in the CPU's memory.
     box_indices : ndarray of intp, shape (num_boxes,)
         Packed, each below the number of images, in the CPU's memory.
     out
-        Checked, or allocated; None if the backend is to allocate it.
+        The caller's array, checked, or a new one; None if the backend is to allocate it.
     request : Request or None
-        None until somebody asks `request_of` for it; then all arrays are NumPy's.
+        None until `request_of` makes it; calls with arrays on other devices have one at once.
     """
 
     cdef readonly object operation, sampling, compute_dtype, extrapolation_value, num_threads
@@ -197,21 +201,21 @@ def plain_forward(
     object sampling, object compute_dtype, bint in_float64, object extrapolation_value,
     object num_threads, bint shared=False,
 ):
-    """Make a forward call of arguments that are right as they are, and say so of no others.
+    """Make a forward call if its arguments are plain.
 
     Returns
     -------
     Call or None
         None unless `image` has four axes and one of NumPy's own dtypes that images may
         have, `boxes` and `box_indices` are packed, `crop_size` is a tuple of two ints, and
-        every entry is as it must be.
+        every entry is right.
 
     Notes
     -----
-    The call's ``out`` is `out` if that is packed, writable and apart from the others, or a
-    small new array if `out` is None, aligned for another library if it is `shared` with one.
-    It is None where it is not for this function to say: the result is empty or large, or `out`
-    may still be right.
+    The call's ``out`` is `out` if that is packed, writable and apart from the other arrays, or a
+    small new array if `out` is None, aligned if it is to be `shared` with another library. The
+    call's ``out`` is None if the result is empty or large, or if `out` needs the checks of
+    ``_results.py``.
     """
     cdef double size
     cdef cnp.npy_intp shape[4]
@@ -257,7 +261,7 @@ def plain_grad_boxes(
     object grads, object image, object boxes, object box_indices, object sampling,
     object compute_dtype, bint in_float64, object num_threads, bint shared=False,
 ):
-    """Make a call for a box gradient without `out`, as `plain_forward` does; or None."""
+    """Make a call of a box gradient if its arguments are plain and the result small; or None."""
     cdef cnp.npy_intp shape[2]
     cdef int kind
     cdef cnp.ndarray indices
@@ -297,7 +301,8 @@ def plain_grad_boxes(
 
 
 cdef bint _apart(cnp.ndarray a, cnp.ndarray b):
-    """Whether nothing between the ends of `a`, which is packed, lies between those of `b`."""
+    """Whether the memory from the first to the last byte of `a`, which is packed, and of `b`
+    does not overlap."""
     cdef size_t a_low = <size_t>cnp.PyArray_DATA(a), a_high = a_low + <size_t>cnp.PyArray_NBYTES(a)
     cdef size_t b_low = <size_t>cnp.PyArray_DATA(b), b_high = b_low
     cdef Py_ssize_t reach
@@ -316,9 +321,10 @@ cdef bint _is_plain_out(
     object out, const cnp.npy_intp* shape, int kind, cnp.ndarray image, cnp.ndarray boxes,
     cnp.ndarray indices,
 ):
-    """Whether `out` is packed and writable, of that shape and dtype, and apart from the others.
+    """Whether `out` is packed and writable, of that shape and dtype, and apart from the inputs.
 
-    If not, it may still be right. None of `image`'s axes but the first and the last is empty.
+    An `out` that is not plain may still be right. Only the first and the last axis of `image`
+    may be empty.
     """
     cdef cnp.ndarray array
     cdef int n

@@ -1,4 +1,4 @@
-/* Template of _deep.h, which says what it is for. Takes REAL and SUFFIX. */
+/* The functions of _deep.h for one type: a template that takes REAL and SUFFIX. */
 
 #define VECTOR NAMED(cropkit_vector)
 
@@ -11,11 +11,12 @@ static inline __attribute__((always_inline)) VECTOR NAMED(cropkit_deep_vector)(c
         NAMED(cropkit_lerp)(tl, tr, wx), NAMED(cropkit_lerp)(bl, br, wx), wy);
 }
 
-/* cropkit_deep_lerp_*: n pixels of a crop row, from two source rows.
- * cropkit_deep_pick_*: the same, copied from `top`; nothing else is looked at.
+/* cropkit_deep_lerp_*: make n pixels of a crop row from two source rows.
+ * cropkit_deep_pick_*: copy n pixels of a crop row from `top`; `bottom`, `hi` and the weights are
+ * not read.
  *
- * `line` is a vector of `dst` that is being put together, with room on both sides for
- * what belongs to its neighbours. `picks` is a constant. */
+ * `line` is a vector of `dst` that is being put together, with room on both sides for values
+ * of its neighbours. `picks` is a constant. */
 static inline __attribute__((always_inline)) void NAMED(cropkit_deep)(
     REAL *dst, const REAL *top, const REAL *bottom, const ptrdiff_t *lo, const ptrdiff_t *hi,
     const REAL *weight, REAL wy, ptrdiff_t n, ptrdiff_t depth, int stream,
@@ -26,7 +27,7 @@ static inline __attribute__((always_inline)) void NAMED(cropkit_deep)(
         REAL before[LANES], line[LANES], after[LANES];
     } __attribute__((aligned(CROPKIT_VECTOR_BYTES))) at;
     ptrdiff_t held = (uintptr_t)dst % CROPKIT_VECTOR_BYTES / sizeof(REAL);
-    ptrdiff_t skip = 0; /* lanes of the first vector that somebody else writes */
+    ptrdiff_t skip = 0; /* lanes of the first vector that are not written here */
     VECTOR v;
     dst -= held;
     if (held && carry->line == (char *)dst

@@ -2,7 +2,7 @@
 #ifndef CROPKIT_ENVIRONMENT_H
 #define CROPKIT_ENVIRONMENT_H
 
-/* What no kernel here can keep its promise under is refused when it is built. */
+/* Builds in which the kernels could not keep the promised bits stop here. */
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
 #error "cropkit cannot be built with -ffast-math or -Ofast: they would change the bits of results"
 #endif
@@ -19,10 +19,10 @@
 #include <immintrin.h>
 #endif
 
-/* The state that a kernel computes in: round to nearest even, no traps, and subnormals
- * flushed to zero (operands and results) or not. Returns the caller's state, to be given
- * to cropkit_leave. Set by every task, so that bits depend neither on the thread nor on
- * what another library did to this one. */
+/* Set the floating-point state of a kernel: round to nearest even, no traps, and subnormals
+ * flushed to zero, as operands and as results, if `flush`. Returns the caller's state, to be
+ * given to cropkit_leave. Every task sets the state, so that bits depend neither on the thread
+ * nor on another library that has changed the thread's state. */
 static inline uint64_t cropkit_enter(int flush)
 {
 #if defined(__SSE2__)

@@ -1,7 +1,7 @@
-"""What this CPU can do.
+"""The instruction sets that this CPU has.
 
-Compiled with baseline flags and imported before any other kernel module: those compiled
-for an instruction set may use it anywhere, their module initialization included.
+This module is compiled with baseline flags and imported before the modules of the kernels: a
+module compiled for an instruction set may use it anywhere, even in its initialization.
 """
 
 cdef extern from *:
@@ -16,7 +16,7 @@ cdef extern from *:
     #endif
     }
 
-    /* GCC's check covers the operating system too: it reads XCR0. */
+    /* GCC's check also asks whether the operating system saves the registers: it reads XCR0. */
     static int cropkit_has_avx512(void)
     {
     #if defined(__x86_64__)
@@ -40,7 +40,7 @@ cdef extern from *:
 
 
 def instruction_sets():
-    """Names of the instruction sets of this CPU that kernels may be built for, best first."""
+    """Return the names of this CPU's instruction sets that kernels may be built for, best first."""
     if CROPKIT_IS_AARCH64:
         return ("neon",)
     found = ["baseline"]

@@ -1,4 +1,5 @@
-/* Includes the template that TEMPLATE names once for each type of arithmetic. Without a guard. */
+/* Include the template that TEMPLATE names, once for each type of arithmetic. This header has no
+ * guard, since it is included once for each template. */
 #include "_template.h"
 
 #define REAL float

@@ -1,14 +1,14 @@
 # The forward kernel, included by each instruction set's module.
 #
-# A call is cut into tiles: a box's whole crop, or some of its rows and columns when it is
-# large. A tile tabulates where it reads (one table an axis), then walks its crop rows. Of
-# the source rows it keeps the last two, already interpolated along x: crop rows that fall
-# between the same two source rows read them again, and a crop row is one pass over two
-# rows in L1:
+# A call is cut into tiles: a box's whole crop, or some rows and columns of a large crop. A tile
+# tabulates its taps (one table for each axis), then makes its crop rows one by one. It keeps
+# the last two source rows, already interpolated along x: crop rows that fall between the same
+# two source rows read them again, and a crop row is one pass over two rows in the first-level
+# cache:
 #
 #     source row --(_rows.pxi: load, lerp along x)--> row --(lerp along y)--> crop row
 #
-# Tasks raise nothing, and trust no index that was not compared in `fill_table` or here.
+# Tasks raise nothing, and read by no index that was not compared in `fill_table` or here.
 
 include "_arrays4.pxi"
 include "_store.pxi"
@@ -66,9 +66,9 @@ cdef struct Scratch:
 cdef Py_ssize_t carve(
     Scratch* s, char* base, const Array4* image, const Tiling* tiling, Py_ssize_t real_size,
 ) noexcept nogil:
-    """Lay a thread's scratch out from `base`; its size in bytes (also for NULL).
+    """Lay a thread's scratch out from `base`, which may be NULL; return its size in bytes.
 
-    Everything is of the size of a tile's row or of its number of rows.
+    Each array has the size of a tile's row or of its number of rows.
     """
     cdef Columns* x = &s.columns
     cdef Py_ssize_t n = tiling.columns, values = n * image.depth
@@ -103,9 +103,9 @@ cdef inline const real* fetch_rows(
     const real* unused, RowRing* rows, Py_ssize_t lo, Py_ssize_t hi,
     const char* pixels, const Array4* image, const Columns* x,
 ) noexcept nogil:
-    """Bring source row `lo` to ``rows.at[0]``; where row `hi` is then.
+    """Bring source row `lo` to ``rows.at[0]``; return where source row `hi` is then.
 
-    `unused` is there for its type.
+    `unused` only names the type ``real``.
     """
     turn_ring(rows, lo, hi)
     if lo != rows.tag[0]:
@@ -123,7 +123,7 @@ cdef inline void prefetch_rows(
     const RowRing* rows, Py_ssize_t lo, Py_ssize_t hi,
     const char* pixels, const Array4* image, const Columns* x,
 ) noexcept nogil:
-    """Ask for what the tile reads of source rows `lo` and `hi`, unless they are at hand."""
+    """Prefetch the tile's part of source rows `lo` and `hi`, unless the ring holds them."""
     if lo != rows.tag[0] and lo != rows.tag[1]:
         cropkit_prefetch(pixels + lo * image.stride_y + x.ahead, x.ahead_bytes)
     if hi != lo and hi != rows.tag[0] and hi != rows.tag[1]:
@@ -134,7 +134,7 @@ cdef inline void write_row(
     real* dst, const real* top, const real* bottom, real weight, Py_ssize_t n,
     Method method, bint stream, cropkit_carry* carry,
 ) noexcept nogil:
-    """The inside run of a crop row, from two rows interpolated along x."""
+    """Write the inside run of a crop row, from two rows interpolated along x."""
     if real is float:
         if method == NEAREST:
             cropkit_copy_f32(dst, top, top, weight, n, stream, carry)
@@ -151,7 +151,7 @@ cdef inline void write_deep_row(
     real* dst, const char* top, const char* bottom, real weight, const Columns* x,
     Py_ssize_t depth, bint stream, cropkit_carry* carry,
 ) noexcept nogil:
-    """The inside run of a crop row by the schedule DEEP, from two rows of the image."""
+    """Write the inside run of a crop row by the schedule DEEP, from two rows of the image."""
     cdef const real* x_weight = <const real*>x.weight
     if real is float:
         if x.method == NEAREST:
@@ -176,7 +176,7 @@ cdef inline void write_deep_row(
 cdef inline void write_taps_row(
     real* dst, const char* top, const char* bottom, real weight, const Columns* x,
 ) noexcept nogil:
-    """The inside run of a crop row by the schedule TAPS, from two rows of the image."""
+    """Write the inside run of a crop row by the schedule TAPS, from two rows of the image."""
     if real is float:
         if x.method == NEAREST:
             cropkit_pick_pixels3(dst, <const float*>top, x.lo, x.count, x.last)
@@ -187,16 +187,16 @@ cdef inline void write_taps_row(
 
 
 cdef inline Py_ssize_t new_rows(const Py_ssize_t* y_lo, Py_ssize_t n) noexcept nogil:
-    """How many source rows four of n crop rows advance by, rounded down."""
+    """Return by how many source rows four crop rows advance on average, rounded down."""
     cdef Py_ssize_t moved = y_lo[n - 1] - y_lo[0]
     return 4 * max(moved, -moved) // (n - 1) if n > 1 else PY_SSIZE_T_MAX
 
 
 cdef struct ForwardJob:
-    Order* order            # of the tiles' rows, or NULL: as the boxes come
+    Order* order            # the order of rows of tiles; NULL for the order of the boxes
     const void* boxes
     const Py_ssize_t* box_indices
-    const void* extrapolation   # a real: a conversion would flush a subnormal one
+    const void* extrapolation   # a ``real``; to convert it here would flush a subnormal value
     Array4 image
     Method method
     Store store
@@ -208,7 +208,7 @@ cdef void crop_tile(
     Py_ssize_t y_begin, Py_ssize_t y_end, Py_ssize_t x_begin, Py_ssize_t x_end,
     const ForwardJob* job, Scratch* s,
 ) noexcept nogil:
-    """Crop rows [y_begin, y_end) and columns [x_begin, x_end) of one box to `out`, its crop."""
+    """Write rows [y_begin, y_end) and columns [x_begin, x_end) of one box's crop to `out`."""
     cdef const Array4* image = &job.image
     cdef const Array4* crops = &job.store.out
     cdef Columns* x = &s.columns
@@ -237,8 +237,8 @@ cdef void crop_tile(
     inside = (x_last - x_first) * depth
     after = (x_end - x_last) * depth
 
-    # Rows start at the crop row's own place within a cache line, so that a vector that is
-    # aligned in one is aligned in the other.
+    # Scratch rows start at the same offset within a cache line as the crop row, so that a vector
+    # that is aligned in one is aligned in the other.
     out += x_begin * crops.stride_x
     line = <real*>(out + y_begin * crops.stride_y) if job.store.direct else <real*>s.line
     phase = <size_t>(line + before) % LINE
@@ -292,7 +292,7 @@ cdef void crop_tile(
 cdef inline void run_tile(
     const real* boxes, Py_ssize_t tile, const ForwardJob* job, char* scratch,
 ) noexcept nogil:
-    """Crop the tile of that number: columns fastest, then a box's rows, or as ordered."""
+    """Make tile number `tile`: columns are the fastest axis, then rows of tiles in order."""
     cdef Scratch s
     cdef uint64_t saved
     cdef const Tiling* tiling = &job.tiling
@@ -327,7 +327,7 @@ def crop_and_resize(
     cnp.ndarray out, Method method, real extrapolation, int num_threads, bint stream,
     bint in_order,
 ):
-    """Fill `out`. The caller has checked everything; see ``_cpu.py``.
+    """Fill `out` with crops. ``_cpu.py`` has checked every argument.
 
     Parameters
     ----------
@@ -338,8 +338,8 @@ def crop_and_resize(
     swapped : bool
         Whether the image's byte order is not the machine's.
     boxes : ndarray, shape (num_boxes, 4)
-        Normalized; packed, of the type of all arithmetic. That is float32 or float64, and
-        chosen with this function (``crop_and_resize["float"]``).
+        Normalized; packed, float32 or float64, which is the type of all arithmetic. The type is
+        chosen by a subscript of this function (``crop_and_resize["float"]``).
     box_indices : ndarray of intp, shape (num_boxes,)
         Packed.
     out : ndarray, shape (num_boxes, crop_height, crop_width, depth)
@@ -348,11 +348,11 @@ def crop_and_resize(
         One of ``METHODS``.
     extrapolation : float
     num_threads : int
-        Size of the team at most; 1 starts none.
+        The largest size of the team; 1 starts no thread.
     stream : bool
-        Use streaming stores.
+        Whether to use streaming stores, which bypass the caches.
     in_order : bool
-        Work through the boxes as given, not sorted by where they read.
+        Whether to work through the boxes as given, not sorted by the rows that they read.
 
     Raises
     ------
@@ -366,7 +366,7 @@ def crop_and_resize(
     cdef const Array4* crops = &job.store.out
     cdef Scratch unused
     cdef Py_ssize_t tiles, round_tiles
-    # No memoryviews: to acquire one takes as long as a small crop.
+    # Not memoryviews: to acquire one takes as long as a small crop.
     cdef const real* edges = <const real*>cnp.PyArray_DATA(boxes)
 
     job.order = NULL
@@ -376,7 +376,7 @@ def crop_and_resize(
     job.image = read_array(image, code, swapped)
     job.method = method
     job.store = open_store(edges, out, code_of(edges), stream)
-    # A thread that has less to do than that costs more than it saves.
+    # A thread for fewer values than TILE_MIN costs more than it saves.
     num_threads = <int>min(num_threads, max(1, cnp.PyArray_SIZE(out) // TILE_MIN))
     tiling[0] = plan_tiles(crops, num_threads, 0 if in_order else max(1, <Py_ssize_t>(
         BAND_ORDER / (<double>job.image.width

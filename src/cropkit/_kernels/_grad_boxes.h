@@ -1,4 +1,4 @@
-/* The box gradient's inner loops: what a crop row adds to the sums behind it.
+/* The box gradient's inner loops: they add a crop row to the row's sum and the columns' sums.
  *
  * With taps tl, tr, bl, br and weights w (along x) and wy, a value g of the crop adds
  *
@@ -7,19 +7,19 @@
  *
  * all in float64. There are four ways to these sums:
  *
- *     dots    Depth 8 and more. Of each pixel, the dot products of g with the four taps come
- *             first; the slopes are then the pixel's, not the value's.
- *     rows    Depth below 8. Source rows are interpolated along x once, and their rise to
- *             the right taps is kept: tl + w * (tr - tl), tr - tl.
- *     pairs   Depth 1, where no source row serves two crop rows: the same without keeping.
- *     slopes  The formulas as they stand, for float64, and for what is not finite. The others
- *             multiply taps before they subtract them: what is summed is off by up to 2**-53
- *             of the largest tap, which no float32 result shows unless the taps of a pixel
- *             are more than 2**29 apart, and more that is infinite becomes NaN.
+ *     dots    Depth 8 and more. The dot products of a pixel's g with each of its four taps come
+ *             first; the formulas are then computed once for the pixel, not for each value.
+ *     rows    Depth below 8. A source row is interpolated along x once, and kept with its rise
+ *             to the right taps: tl + w * (tr - tl) and tr - tl.
+ *     pairs   Depth 1, where no source row serves two crop rows: as in rows, but nothing is kept.
+ *     slopes  The formulas as they stand, for float64, and where a sum is not finite. The other
+ *             ways multiply taps before they subtract them: a term is off by up to 2**-53 of
+ *             the largest tap, which no float32 result shows unless the taps of a pixel are
+ *             more than 2**29 apart, and they turn more infinities into NaN.
  *
  * Sums do not depend on the width of a vector: value f of a row, or channel f of a pixel,
- * goes to lane f % 8, each lane is one chain, and lanes are folded 8 to 4 to 2 to 1. The
- * chains of columns are in `across`, which the caller adds up.
+ * goes to lane f % 8, each lane is one chain of additions, and lanes are folded 8 to 4 to 2 to
+ * 1. The lanes of columns are in `across`, which the caller folds.
  */
 #ifndef CROPKIT_GRAD_BOXES_H
 #define CROPKIT_GRAD_BOXES_H
@@ -49,7 +49,7 @@ static double cropkit_lane_sum(const double *values, ptrdiff_t n)
     return cropkit_fold(lanes);
 }
 
-/* The same of each of n columns of `lanes` values. */
+/* Sum the `lanes` values of each of n columns, in the order of cropkit_lane_sum. */
 static void cropkit_lane_sums(
     double *restrict sums, const double *values, ptrdiff_t n, ptrdiff_t lanes)
 {
@@ -69,7 +69,7 @@ static inline __attribute__((always_inline)) cropkit_doubles cropkit_doubles_at(
     return *(const cropkit_doubles *)p;
 }
 
-/* Eight values of which there may be fewer: where they are, else copied to `end`. */
+/* Return eight values: those at `values`, or if there are fewer, a copy in `end` with zeros. */
 static inline __attribute__((always_inline)) const float *cropkit_whole_lanes(
     const float *values, ptrdiff_t count, float *end)
 {
@@ -96,9 +96,9 @@ static inline __attribute__((always_inline)) void cropkit_add_dots(cropkit_doubl
     }
 }
 
-/* A crop row of n pixels, whose taps are at left[i] and right[i] in both source rows. Adds to
- * across[8 * i] the lanes of column i, returns the row's sum. Not inlined: `.ci/run` looks for
- * fused operations everywhere but here. */
+/* Sum a crop row of n pixels, whose taps are at left[i] and right[i] in both source rows. The
+ * lanes of column i are added at across[8 * i]; the row's sum is returned. Not inlined, since
+ * `.ci/run` allows fused operations in this function only. */
 static __attribute__((noinline)) double cropkit_sum_dots(double *restrict across, const float *g,
     const float *top, const float *bottom, const ptrdiff_t *left, const ptrdiff_t *right,
     const double *weights, double wy, ptrdiff_t n, ptrdiff_t depth)
@@ -118,7 +118,7 @@ static __attribute__((noinline)) double cropkit_sum_dots(double *restrict across
                 cropkit_prefetch_page_ahead(g + f);
             cropkit_add_dots(a, b, c, d, g + f, tl + f, tr + f, bl + f, br + f);
         }
-        if (rest) { /* with zeros for the channels that are not there */
+        if (rest) { /* the last channels, padded with zeros */
             const float *const from[5] = {g, tl, tr, bl, br};
             float ends[5][CROPKIT_LANES];
             for (int p = 0; p < 5; p++)
@@ -137,8 +137,8 @@ static __attribute__((noinline)) double cropkit_sum_dots(double *restrict across
 
 /* ---- rows ------------------------------------------------------------------------- */
 
-/* Interpolate n values along x, their taps laid out like them: what a crop row reads, and
- * its rise to the right taps. */
+/* Interpolate n values along x to `blend`, and their rise to the right taps to `rise`. The taps
+ * are two runs, `left` and `right`. */
 static void cropkit_blend_taps(double *restrict blend, double *restrict rise,
     const float *left, const float *right, const double *weights, ptrdiff_t n)
 {
@@ -149,8 +149,9 @@ static void cropkit_blend_taps(double *restrict blend, double *restrict rise,
     }
 }
 
-/* The same from an image row, the taps of n pixels at left[i] and right[i]. Not inlined:
- * where it was, loops ran out of registers. */
+/* The loop of cropkit_blend_pixels, which does as cropkit_blend_taps for n pixels whose taps are
+ * at left[i] and right[i] of an image row. The function is not inlined: the loops of its callers
+ * then ran out of registers. */
 #define CROPKIT_BLEND_VALUES(DEPTH)                                                      \
     for (; i < n; i++) {                                                                 \
         cropkit_prefetch_line(later + left[i]);                                          \
@@ -174,7 +175,8 @@ static __attribute__((noinline)) void cropkit_blend_pixels(double *restrict blen
         CROPKIT_BLEND_VALUES(depth)
 }
 
-/* Add CROPKIT_DOUBLES values of a crop row to the sums: `e` and `next_e` are the rises. */
+/* Add CROPKIT_DOUBLES values of a crop row to the sums: `e` is the rise of the upper source row,
+ * `next_e` of the lower one. */
 static inline __attribute__((always_inline)) void cropkit_add_row(cropkit_doubles *sum,
     double *across, cropkit_doubles q, cropkit_doubles top, cropkit_doubles bottom,
     cropkit_doubles e, cropkit_doubles next_e, double wy)
@@ -183,8 +185,8 @@ static inline __attribute__((always_inline)) void cropkit_add_row(cropkit_double
     *(cropkit_doubles *)across += q * (e + wy * (next_e - e));
 }
 
-/* A crop row of n values between two source rows, interpolated along x and padded to whole
- * lanes. Adds to across[f], which is padded too, and returns the row's sum. */
+/* Sum a crop row of n values between two source rows, which are interpolated along x and padded
+ * to whole lanes. Adds to across[f], which is padded too, and returns the row's sum. */
 static double cropkit_sum_rows(double *restrict across, const float *g, const double *top,
     const double *bottom, const double *top_rise, const double *bottom_rise, double wy,
     ptrdiff_t n)
@@ -207,11 +209,11 @@ static double cropkit_sum_rows(double *restrict across, const float *g, const do
     return cropkit_fold(lanes);
 }
 
-/* The same in one go and to the same bits, from image rows of depth 1 whose pixels adjoin: for
- * source rows that no other crop row reads. The taps are the two neighbours at `pairs`. Where
- * the weight is 0 they need not be: the left tap is then the second neighbour if `seconds`,
- * unless NULL, is 1 there instead of 0, and what is added to `across` is of no use. The tables
- * are padded like the rest. */
+/* Sum a crop row like cropkit_sum_rows, to the same bits, but from image rows of depth 1 whose
+ * pixels adjoin: for source rows that no other crop row reads. The taps of a sample are the two
+ * neighbours at `pairs`. If its weight is 0, both taps are one pixel: the second neighbour where
+ * `seconds` is 1, the first where it is 0 or `seconds` is NULL; the caller then ignores what is
+ * added to `across`. All tables are padded to whole lanes. */
 static inline __attribute__((always_inline)) double cropkit_sum_pairs_of(double *restrict across,
     const float *g, const float *top, const float *bottom, const ptrdiff_t *pairs,
     const double *seconds, const double *weights, double wy, ptrdiff_t n)
@@ -228,7 +230,7 @@ static inline __attribute__((always_inline)) double cropkit_sum_pairs_of(double 
             cropkit_get_pairs(&tl, &tr, top, pairs + o);
             cropkit_get_pairs(&bl, &br, bottom, pairs + o);
             const cropkit_doubles e = tr - tl, next_e = br - bl;
-            if (seconds) { /* A choice, not an interpolation: nothing of the other is left. */
+            if (seconds) { /* t is 0 or 1, so this chooses one of the two neighbours. */
                 const cropkit_doubles t = cropkit_doubles_at(seconds + o);
                 tl = (1 - t) * tl + t * tr;
                 bl = (1 - t) * bl + t * br;
@@ -252,8 +254,8 @@ static double cropkit_sum_pairs(double *restrict across, const float *g, const f
 
 /* ---- slopes ----------------------------------------------------------------------- */
 
-/* A crop row of n values, the taps and the weights along x laid out like it. Adds to
- * across[f], returns the row's sum. */
+/* The loop of cropkit_sum_slopes, which sums a crop row of n values; taps and weights along x
+ * are runs of n values too. Adds to across[f], and returns the row's sum. */
 #define CROPKIT_SLOPES(LOAD, SUM, ACROSS)                                                \
     SUM += LOAD(g) * ((1 - LOAD(weights)) * (LOAD(bl) - LOAD(tl))                        \
         + LOAD(weights) * (LOAD(br) - LOAD(tr)));                                        \
@@ -284,7 +286,7 @@ static double cropkit_sum_slopes(double *restrict across, const double *g, const
     return cropkit_fold(lanes);
 }
 
-/* Lay the taps of n samples out as a crop row: left ones, right ones. */
+/* Copy the taps of n samples to two runs, `left` and `right`. */
 #define CROPKIT_PICK(DEPTH)                                                              \
     for (ptrdiff_t i = 0; i < n; i++)                                                    \
         for (ptrdiff_t c = 0; c < DEPTH; c++) {                                          \

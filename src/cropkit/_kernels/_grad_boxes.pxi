@@ -1,7 +1,7 @@
 # The gradient of the boxes, included after _grad_image.pxi by each instruction set's module.
 #
-# A task sums some rows of one crop in float64, as _grad_boxes.h says; the sums of a crop's
-# tasks are added up in order. How a crop is cut does not depend on the threads.
+# A task sums a chunk, some rows of one crop, in float64, as _grad_boxes.h explains. The sums of
+# a crop's chunks are added in order. How a crop is cut does not depend on the threads.
 
 include "_taps.pxi"
 
@@ -25,8 +25,7 @@ cdef extern from "_grad_boxes.h" nogil:
         const double*, double, Py_ssize_t) noexcept
 
 cdef enum:
-    # How many values of a crop are summed before the sums are added to the box's (at least
-    # one row): what a task is worth.
+    # Values of a chunk, which has at least one row of a crop: enough work for a task.
     CHUNK_VALUES = 1 << 16
 
 
@@ -37,7 +36,7 @@ cdef void follow_edges(
     const double* sums, Py_ssize_t first, Py_ssize_t n, const Axis* axis, double* products,
     double* low, double* high,
 ) noexcept nogil:
-    """Sum over samples, weighted by how far they follow the axis' two edges."""
+    """Sum over samples, each times how far it moves with the axis' first and second edge."""
     cdef Py_ssize_t i
     cdef double limit = <double>(axis.n - 1), share
     if axis.count == 1:
@@ -55,9 +54,9 @@ cdef void follow_edges(
 cdef void finish_chunk(
     const SumScratch* s, const Chunk* chunk, Py_ssize_t lanes, double* sums,
 ) noexcept nogil:
-    """Set `sums` to what the chunk's rows add to the gradient of [y1, x1, y2, x2].
+    """Set `sums` to the chunk's part of the gradient of [y1, x1, y2, x2].
 
-    From the sums of rows and of columns, `lanes` of `across` for each.
+    `s` holds the sum of each row, and in `across` the `lanes` values that make each column's sum.
     """
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first
     cropkit_lane_sums(s.column_sums, s.across, n, lanes)
@@ -72,9 +71,9 @@ cdef inline const real* load_row(
     const real* unused, const char* crop, const Array4* grads, const SumScratch* s,
     const Chunk* chunk, Py_ssize_t y, bint direct,
 ) noexcept nogil:
-    """The inside run of crop row y: where it is, if that is `direct`, or else in the scratch.
+    """Return the inside run of crop row y, in place if `direct`, else loaded into the scratch.
 
-    `unused` is there for its type.
+    `unused` only names the type ``real``.
     """
     cdef const char* row = crop + y * grads.stride_y
     if direct:
@@ -88,14 +87,14 @@ cdef void sum_dots(
     const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """Add each crop row to its sum and to `across`, a pixel's channels at a time.
+    """Add each crop row to its sum and to `across` by dot products along the channels.
 
-    This way and the next two are for dtypes whose values float32 holds.
+    The dtypes must be ones of which float32 holds every value.
     """
     cdef Py_ssize_t y, i, n = chunk.x_last - chunk.x_first
     cdef RowRing rows
     cdef bint direct = packs_reals(<float*>NULL, grads)
-    # Pixels are read where they are, if they can be.
+    # Pixels are read in place if they are float32.
     cdef bint in_place = holds_reals(<float*>NULL, image)
     cdef const void* top
     cdef const void* bottom
@@ -123,7 +122,10 @@ cdef void sum_rows(
     const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """The same from source rows that are interpolated along x, the last two of them kept."""
+    """Add each crop row to its sum and to `across` from source rows interpolated along x.
+
+    The last two source rows are kept. float32 must hold every value of the dtypes.
+    """
     cdef Py_ssize_t y, i, count = (chunk.x_last - chunk.x_first) * grads.depth
     cdef Py_ssize_t values = whole_lanes(count)
     cdef RowRing rows
@@ -153,7 +155,10 @@ cdef void sum_pairs(
     const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """The same where rows share no source rows, so that there is no use in keeping any."""
+    """Add each crop row to its sum and to `across`, for crop rows that share no source rows.
+
+    No source row is kept. The image is float32 of depth 1 whose pixels adjoin.
+    """
     cdef Py_ssize_t y, i, n = chunk.x_last - chunk.x_first
     cdef bint direct = packs_reals(<float*>NULL, grads)
     cdef const double* seconds
@@ -171,7 +176,7 @@ cdef void sum_pairs(
             <const float*>(pixels + s.y.lo[i] * image.stride_y),
             <const float*>(pixels + s.y.hi[i] * image.stride_y), s.pairs, seconds,
             s.value_weight, s.row_weight[i], n)
-    # On a pixel, both taps are that pixel: no rise.
+    # For a sample on a pixel, both taps are that pixel: the rise between them is 0.
     for i in range(n):
         if s.value_weight[i] == 0:
             s.across[i] = 0
@@ -181,7 +186,10 @@ cdef void sum_slopes(
     const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """The same by slopes, of any dtype. Deep pixels are summed one by one."""
+    """Add each crop row to its sum and to `across` by slopes in float64, for any dtype.
+
+    Pixels of 8 channels or more are summed one pixel at a time.
+    """
     cdef Py_ssize_t y, i, k, depth = grads.depth
     cdef RowRing rows
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * depth)
@@ -222,9 +230,10 @@ cdef Py_ssize_t sum_floats(
     const char* crop, const char* pixels, const Array4* grads, const Array4* image,
     SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """The same the way that is best for the chunk, of dtypes whose values float32 holds.
+    """Add each crop row to its sum and to `across`, in the fastest way for the chunk.
 
-    Returns how many entries of `across` each column has.
+    float32 must hold every value of the dtypes. Returns how many entries of `across` make the
+    sum of a column.
     """
     cdef Py_ssize_t depth = grads.depth
     if depth >= CROPKIT_LANES:
@@ -243,15 +252,15 @@ cdef Py_ssize_t sum_floats(
 
 
 cdef struct BoxesJob:
-    Order* order            # of the tasks, or NULL: as the boxes come
-    Py_ssize_t chunks       # of a crop
-    Py_ssize_t rows         # of a chunk
+    Order* order            # the order of the tasks; NULL for the order of the boxes
+    Py_ssize_t chunks       # chunks of a crop
+    Py_ssize_t rows         # rows of a chunk
     bint single             # whether float32 holds every value of the two dtypes
     const void* boxes
     const Py_ssize_t* box_indices
     Array4 grads
     Array4 image
-    double* sums            # four of each task
+    double* sums            # four sums for each task: y1, x1, y2, x2
 
 
 cdef inline void run_chunk(
@@ -280,7 +289,7 @@ cdef inline void run_chunk(
         return
     carve_sums(&s, scratch, grads, image, job.rows)
     chunk.begin = (task % job.chunks) * job.rows
-    # The tables are the forward kernel's, subnormals flushed; the sums flush nothing.
+    # Tables are made with subnormals flushed, as in the forward kernel; sums flush nothing.
     saved = cropkit_enter(sizeof(real) == sizeof(float))
     tabulate(
         boxes + 4 * n, min(chunk.begin + job.rows, grads.height), grads, image, &s, &chunk)
@@ -289,7 +298,7 @@ cdef inline void run_chunk(
         if single:
             lanes = sum_floats(crop, pixels, grads, image, &s, &chunk)
             finish_chunk(&s, &chunk, lanes, sums)
-            # Infinite only if an input was: float32 terms do not overflow float64.
+            # A sum that is not finite comes from an input: float32 terms do not overflow float64.
             single = (
                 isfinite(sums[0]) and isfinite(sums[1])
                 and isfinite(sums[2]) and isfinite(sums[3]))
@@ -311,7 +320,7 @@ cdef void add_chunks(
     const real* unused, const double* sums, Py_ssize_t chunks, char* out,
     Py_ssize_t num_boxes, Py_ssize_t stride_n, Py_ssize_t stride_k,
 ) noexcept nogil:
-    """Add each box's chunks in order and round once."""
+    """Add the sums of each box's chunks in order, and round each result once."""
     cdef Py_ssize_t n, k, i
     cdef double total
     cdef real rounded
@@ -331,31 +340,33 @@ def crop_and_resize_grad_boxes(
     bint swapped, const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices,
     cnp.ndarray out, bint single, int num_threads, bint in_order,
 ):
-    """Fill `out`. The caller has checked everything; see ``_cpu.py``.
+    """Fill `out` with the boxes' gradient. ``_cpu.py`` has checked every argument.
 
     Parameters
     ----------
     grads : ndarray, shape (num_boxes, crop_height, crop_width, depth)
         Any strides, alignment and byte order; not empty.
     grads_code : int
-        The position of its dtype in ``PIXEL_TYPES``.
+        The position of the dtype of `grads` in ``PIXEL_TYPES``.
     grads_swapped : bool
-        Whether its byte order is not the machine's.
+        Whether the byte order of `grads` is not the machine's.
     image : ndarray, shape (batch, height, width, depth)
-        Likewise.
+        Any strides, alignment and byte order; not empty.
     code : int
+        The position of the image's dtype in ``PIXEL_TYPES``.
     swapped : bool
+        Whether the image's byte order is not the machine's.
     boxes : ndarray, shape (num_boxes, 4)
-        Normalized; float32 or float64, which is the type that positions are computed in.
+        Normalized; float32 or float64, which is the type of all positions.
     box_indices : ndarray of intp, shape (num_boxes,)
     out : ndarray, shape (num_boxes, 4)
         The dtype of `boxes`, native; any strides and alignment.
     single : bool
         Whether float32 holds every value that the dtypes of `grads` and `image` have.
     num_threads : int
-        Size of the team; 1 starts none.
+        The largest size of the team; 1 starts no thread.
     in_order : bool
-        Work through the boxes as given, not sorted by where they read.
+        Whether to work through the boxes as given, not sorted by the rows that they read.
 
     Raises
     ------

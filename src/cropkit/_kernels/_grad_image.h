@@ -1,8 +1,8 @@
-/* The image gradient's inner loops: what a crop row adds to an image row.
+/* The image gradient's inner loops: they add a crop row's gradients to image rows.
  *
- * Additions keep the operator's order; nothing is fused or reassociated. Rows that are
- * added to have their pixels padded to whole vectors where depth is 2 or 3, so that a
- * pixel is one load and one store.
+ * Additions keep TensorFlow's order; none is fused or reassociated. In the image rows that are
+ * added to, pixels of depth 2 and 3 are padded to four values, so that a pixel is one load and
+ * one store.
  */
 #ifndef CROPKIT_GRAD_IMAGE_H
 #define CROPKIT_GRAD_IMAGE_H

@@ -1,9 +1,9 @@
 # The gradient of the image, included after _forward.pxi by each instruction set's module.
 #
-# A task owns a band of rows of one image: it walks the boxes of that image in order, adds to
-# its rows only, and writes them to `out` once. So every element gets its additions in the
-# order of the boxes, of the crop's rows and of its columns, however many threads there are,
-# and one box in one image is work for all of them:
+# A task makes a band, some rows of one image: it goes through the boxes of that image in order,
+# adds to the band's rows only, and writes them to `out` once. So every element gets its additions
+# in the order of the boxes, of the crop's rows and of its columns, on any number of threads, and
+# all threads can work on one box in one image:
 #
 #     crop row --(add, in order)--> rows of the band, in cache --(cast, stream)--> out
 
@@ -26,32 +26,32 @@ cdef extern from "_grad_image.h" nogil:
     void cropkit_pack_f64(double*, const double*, Py_ssize_t, Py_ssize_t) noexcept
 
 cdef enum:
-    # A band stays in a core's own cache, with the crop rows that pass by. Where there are
-    # few rows, bands are cut until there is enough to share out; thinner than this, the
-    # crop rows that two bands read cost more than that.
+    # A band of BAND_BYTES stays in a core's second-level cache, beside the crop rows that are
+    # read. A small image is cut into BANDS_PER_THREAD bands for each thread, but no band has fewer
+    # than BAND_ROWS_MIN rows: two neighbouring bands may read the same crop rows.
     BAND_BYTES = 1 << 20
     BAND_ROWS_MIN = 4
     BANDS_PER_THREAD = 6
     Y_TABLE = 64            # crop rows tabulated at a time
-    # A crop row of 2**40 values exists only as a broadcast view; its scratch rows could
-    # not be counted.
+    # Crop rows of 2**40 values and more exist only as broadcast views; the size of their scratch
+    # would overflow.
     ROW_BITS = 40
 
 
 cdef struct Bands:
     Store store
-    Py_ssize_t pixel        # values that a pixel takes in a band: 4 for depth 2 and 3
+    Py_ssize_t pixel        # values of a pixel in a band, padded to 4 for depth 2 and 3
     Py_ssize_t rows         # rows of a band
     Method method
 
 
 cdef struct BandScratch:
-    void* rows              # the touched rectangle of the band, row by row
-    void* sink              # takes what a crop row adds to a row of another band
+    void* rows              # the rectangle of the band that boxes touch, row by row
+    void* sink              # a row for additions that belong to another band; its values are unused
     AxisTable y
     AxisTable x
     void* loaded            # a crop row as reals
-    char* raw               # a crop row, native and aligned
+    char* raw               # a crop row made native and aligned
     void* line              # a finished row without padding
 
 
@@ -61,15 +61,15 @@ cdef struct Rectangle:
 
 cdef struct Span:
     Py_ssize_t box
-    Py_ssize_t low, high    # the image rows that it reads at most
-    # Not made again from the box: what a band has room for is decided by what is read
-    # first, and another thread may write to the caller's array.
+    Py_ssize_t low, high    # bounds of the image rows that the box reads
+    # The axes are kept, and not made again from the box: another thread of the program may write
+    # to the caller's boxes, and the scratch of a band has room for these axes only.
     Axis y, x
 
 
 cdef struct Grouped:
-    Py_ssize_t* images      # each box's, a copy for the same reason
-    Py_ssize_t* starts      # of each image's boxes in `spans`
+    Py_ssize_t* images      # each box's image; a copy, since the caller's array may change
+    Py_ssize_t* starts      # where each image's boxes begin in `spans`
     Span* spans
 
 
@@ -79,7 +79,7 @@ cdef struct Grouped:
 cdef Py_ssize_t carve_band(
     BandScratch* s, char* base, const Array4* grads, const Bands* bands, Py_ssize_t real_size,
 ) noexcept nogil:
-    """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
+    """Lay a thread's scratch out from `base`, which may be NULL; return its size in bytes."""
     cdef Py_ssize_t n = grads.width, row = bands.store.out.width * bands.pixel * real_size
     cdef Py_ssize_t at = 0
     at = place(base, &s.rows, at, bands.rows * row)
@@ -95,9 +95,9 @@ cdef bint touched(
     const real* unused, const Span* begin, const Span* end, const Array4* grads,
     const Bands* bands, Py_ssize_t row_begin, Py_ssize_t row_end, Rectangle* area,
 ) noexcept nogil:
-    """Bound what an image's boxes add to in a band; False if that is nothing.
+    """Find the rectangle of a band that an image's boxes touch; False if they touch none.
 
-    `unused` is there for its type.
+    `unused` only names the type ``real``.
     """
     cdef Py_ssize_t left, right
     cdef const Span* span = begin
@@ -121,7 +121,7 @@ cdef void add_crop(
     const real* unused, const Span* span, const Array4* grads, const Bands* bands,
     const Rectangle* area, BandScratch* s,
 ) noexcept nogil:
-    """Add one crop to the rows of the band, as far as it touches them."""
+    """Add the part of one crop's gradients that belongs to the rows of a band."""
     cdef const char* crop = grads.data + span.box * grads.stride_b
     cdef Py_ssize_t begin, end, chunk, chunk_end, y, y_last, lo, hi, i
     cdef Py_ssize_t first = 0, last = 0, step = grads.depth, ahead, ahead_bytes
@@ -164,7 +164,7 @@ cdef void add_crop(
                 bottom = rows + (hi - area.top) * row_size
             if top == bottom and lo != hi or top == <real*>s.sink and bands.method == NEAREST:
                 continue
-            # Of deeper pixels, the loops ask for what comes a page later.
+            # For deeper pixels, the loops themselves prefetch a page ahead.
             if y + 1 < y_last and grads.depth <= 4:
                 cropkit_prefetch(crop + (y + 1) * grads.stride_y + ahead, ahead_bytes)
             if direct:
@@ -193,7 +193,7 @@ cdef void add_crop(
 cdef void store_band_row(
     const real* src, char* dst, const Bands* bands, Py_ssize_t n, void* line,
 ) noexcept nogil:
-    """Write n pixels of a band to the result."""
+    """Write n pixels of a band to the result, without their padding."""
     if bands.pixel != bands.store.out.depth:
         if real is float:
             cropkit_pack_f32(<float*>line, src, n, bands.store.out.depth)
@@ -206,7 +206,7 @@ cdef void store_band_row(
 cdef void clear_rows(
     const real* unused, char* out, Py_ssize_t begin, Py_ssize_t end, const Bands* bands,
 ) noexcept nogil:
-    """Write zeros to rows of `out`, the image's; rows that adjoin are one run."""
+    """Write zeros to rows of an image at `out`; rows that adjoin are written as one run."""
     cdef Py_ssize_t y, stride = bands.store.out.stride_y
     if begin >= end:
         return
@@ -221,7 +221,7 @@ cdef void write_band(
     char* out, Py_ssize_t row_begin, Py_ssize_t row_end, const Bands* bands,
     const Rectangle* area, const BandScratch* s, const real* rows,
 ) noexcept nogil:
-    """Write a band to `out`, the image's: the touched rectangle, and zeros around it."""
+    """Write a band of the image at `out`: the touched rectangle, and zeros around it."""
     cdef Py_ssize_t y, row_size = (area.right - area.left) * bands.pixel
     cdef char* row
     clear_rows(<real*>NULL, out, row_begin, area.top, bands)
@@ -249,7 +249,7 @@ cdef struct ImageJob:
 cdef inline void run_band(
     const real* unused, Py_ssize_t task, const ImageJob* job, char* scratch,
 ) noexcept nogil:
-    """Fill a band of rows of one image. `unused` is there for its type."""
+    """Make a band, and write it to the result. `unused` only names the type ``real``."""
     cdef BandScratch s
     cdef Rectangle area
     cdef const Bands* bands = &job.bands
@@ -292,7 +292,7 @@ cdef void group(
     Grouped* grouped, const real[:, ::1] boxes, const Py_ssize_t[::1] box_indices,
     const Array4* grads, const Bands* bands,
 ) noexcept nogil:
-    """List each image's boxes in order, with the rows they read; `starts` is zero."""
+    """List each image's boxes in order, with the rows that they read; `starts` begins as zeros."""
     cdef Py_ssize_t i, n, num_boxes = boxes.shape[0]
     cdef Py_ssize_t* starts = grouped.starts
     cdef Span* span
@@ -304,7 +304,7 @@ cdef void group(
             starts[n + 2] += 1
     for n in range(bands.store.out.batch):
         starts[n + 2] += starts[n + 1]
-    # starts[n + 1] is where image n begins, and moves on to its end as its boxes come.
+    # starts[n + 1] begins as the start of image n, and grows with each of its boxes to its end.
     for i in range(num_boxes):
         n = grouped.images[i]
         if 0 <= n < bands.store.out.batch:
@@ -324,28 +324,29 @@ def crop_and_resize_grad_image(
     const Py_ssize_t[::1] box_indices, cnp.ndarray out, int out_code, Method method,
     int num_threads, bint stream,
 ):
-    """Fill `out`. The caller has checked everything; see ``_cpu.py``.
+    """Fill `out` with the image's gradient. ``_cpu.py`` has checked every argument.
 
     Parameters
     ----------
     grads : ndarray, shape (num_boxes, crop_height, crop_width, depth)
         Any strides, alignment and byte order.
     code : int
-        The position of its dtype in ``PIXEL_TYPES``.
+        The position of the dtype of `grads` in ``PIXEL_TYPES``.
     swapped : bool
-        Whether its byte order is not the machine's.
+        Whether the byte order of `grads` is not the machine's.
     boxes : ndarray, shape (num_boxes, 4)
         Normalized; float32 or float64, which is the type of all arithmetic.
     box_indices : ndarray of intp, shape (num_boxes,)
     out : ndarray, shape (batch, height, width, depth)
         Native; any strides and alignment; not empty. float64 if and only if `boxes` is.
     out_code : int
+        The position of the dtype of `out` in ``PIXEL_TYPES``.
     method : int
         One of ``METHODS``.
     num_threads : int
-        Size of the team; 1 starts none.
+        The largest size of the team; 1 starts no thread.
     stream : bool
-        Use streaming stores.
+        Whether to use streaming stores, which bypass the caches.
 
     Raises
     ------

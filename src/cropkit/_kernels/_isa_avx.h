@@ -1,4 +1,4 @@
-/* What AVX2 and AVX-512 do alike; the verbs are explained in _isa.h. */
+/* The verbs that AVX2 and AVX-512 share; _isa.h explains them. */
 #ifndef CROPKIT_ISA_AVX_H
 #define CROPKIT_ISA_AVX_H
 
@@ -13,7 +13,7 @@
 
 /* ---- sums in double */
 
-/* Four values. */
+/* Interpolate four values, and store them and their rises. */
 static inline __attribute__((always_inline)) void cropkit_blend_four(
     double *blend, double *rise, __m128 left, __m128 right, const double *weights)
 {
@@ -23,8 +23,8 @@ static inline __attribute__((always_inline)) void cropkit_blend_four(
     *(cropkit_pixel_f64 *)blend = a + *(const cropkit_pixel_f64 *)weights * e;
 }
 
-/* Four pixels of depth 3 in a run. Converted and stored one by one, each a store of four values
- * over the next one's first, they cost a tenth of the time of `rgb_f32` more. */
+/* Get four pixels of depth 3 as one run. To convert and store them one by one, each as four values
+ * of which the next store overwrites the last, made `rgb_f32` a tenth slower. */
 static inline __attribute__((always_inline)) void cropkit_get_threes(
     __m128 *run, const float *row, const ptrdiff_t *at)
 {

@@ -34,7 +34,7 @@ static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *
 
 #define CROPKIT_TAPS 2
 
-/* Two samples of three channels along x, each in a half. */
+/* Lerp two samples of three channels along x, each in a half of the vector. */
 static inline __m256 cropkit_two_pixels3(
     const float *row, const ptrdiff_t *lo, const ptrdiff_t *hi, __m256 w)
 {
@@ -55,7 +55,7 @@ static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
     ptrdiff_t i = 0;
     __m256i spread = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
     __m256i pack = _mm256_set_epi32(7, 7, 6, 5, 4, 2, 1, 0);
-    __asm__("" : "+x"(spread), "+x"(pack)); /* else GCC may load them for each two samples */
+    __asm__("" : "+x"(spread), "+x"(pack)); /* else GCC may load both again for each two samples */
     const __m256 y = _mm256_set1_ps(wy);
 #define TWO_SAMPLES                                                                      \
     do {                                                                                 \
@@ -75,7 +75,7 @@ static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
     (void)last;
     for (const ptrdiff_t end = n - 1; i < end; i += 2)
         TWO_SAMPLES;
-    if (rows == 2 && i < n) { /* the last, overlapping one */
+    if (rows == 2 && i < n) { /* the last two samples, which may overlap those before */
         i = n - 2;
         TWO_SAMPLES;
     }

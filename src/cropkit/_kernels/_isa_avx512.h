@@ -34,8 +34,8 @@ static inline cropkit_floats cropkit_pick(cropkit_window window, const int32_t *
 
 #define CROPKIT_TAPS 4
 
-/* Four samples of three channels along x, in 12 lanes. `taps[k]` masks what is loaded for
- * sample k's two taps of six floats, `w` holds the samples' weights by lane. */
+/* Lerp four samples of three channels along x, in 12 lanes. `taps[k]` masks the load of sample
+ * k's two taps, six floats; `w` holds the samples' weights by lane. */
 static inline __m512 cropkit_four_pixels3(
     const float *row, const ptrdiff_t *lo, const __mmask8 taps[4], __m512 w)
 {
@@ -79,7 +79,7 @@ static inline __attribute__((always_inline)) ptrdiff_t cropkit_lerp_pixels3(
     const __mmask8 whole[4] = {0xff, 0xff, 0xff, 0xff};
     for (; i + 4 <= n && lo[i] + 4 < last && lo[i + 3] + 4 < last; i += 4)
         FOUR_SAMPLES(whole);
-    /* What is left: groups at the row's last pixels, and the last, overlapping one. */
+    /* The groups left: those at the row's last pixels, and the last group, which may overlap. */
     if (last >= 0 && n >= 4)
         for (; i < n; i += 4) {
             i = i + 4 <= n ? i : n - 4;

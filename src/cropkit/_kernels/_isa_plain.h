@@ -1,5 +1,5 @@
-/* The verbs of _isa.h for which an instruction set has nothing of its own: it has not defined
- * the macro of that name. */
+/* The verbs of _isa.h without intrinsics, for every instruction set that has not defined the verb, or
+ * its macro CROPKIT_OWN_..., itself. */
 #ifndef CROPKIT_ISA_PLAIN_H
 #define CROPKIT_ISA_PLAIN_H
 

@@ -1,4 +1,4 @@
-/* The verbs of _isa.h on baseline x86-64; windows of bytes where it has SSSE3. */
+/* The verbs of _isa.h on baseline x86-64; windows of bytes only if it is compiled with SSSE3. */
 #ifndef CROPKIT_ISA_SSE_H
 #define CROPKIT_ISA_SSE_H
 

@@ -1,5 +1,5 @@
-/* What every x86-64 has: SSE2. Included by the headers of the three instruction sets; the verbs
- * are explained in _isa.h. */
+/* The verbs that need SSE2 alone, which every x86-64 has; _isa.h explains them. The headers of all
+ * three x86-64 instruction sets include this one. */
 #ifndef CROPKIT_ISA_X86_H
 #define CROPKIT_ISA_X86_H
 
@@ -10,7 +10,7 @@ static inline void cropkit_stream_fence(void)
     _mm_sfence();
 }
 
-/* Two pairs of neighbours. */
+/* Load two pairs of neighbouring floats. */
 static inline __attribute__((always_inline)) __m128 cropkit_two_pairs(
     const float *row, ptrdiff_t first, ptrdiff_t second)
 {

@@ -1,11 +1,11 @@
-"""Memory of large results: what one gives back, the next one takes.
+"""Memory of large results: a new result takes the memory of a deleted one.
 
-New memory costs more than a result does: for 154 MB of crops the kernel of the system zeroes
-pages for longer than the kernels here compute. A program that makes crops in a loop drops a
-result as it gets the next, so the memory of the last one is kept.
+New memory costs more than the crops in it: for 154 MB of crops the operating system zeroes pages
+for longer than the kernels here compute (docs/design/memory.md). A program that makes crops in a
+loop drops a result as it gets the next, so the memory of the last dropped result is kept.
 
-Nobody goes short of it: while it is kept it is marked MADV_FREE, which lets the system take
-the pages back when it needs them, without writing them anywhere.
+Other programs do not lack the kept memory: it is marked MADV_FREE, so the system may take its
+pages when it needs them, without writing them to disk.
 """
 
 cimport cython
@@ -15,7 +15,7 @@ cdef extern from *:
     """
     #include <stddef.h>
     #include <string.h>
-    /* Elsewhere nothing is mapped or kept; the macro is for the test of that. */
+    /* On other systems nothing is mapped or kept. CROPKIT_NO_MMAP is for a test of that. */
     #if defined(__linux__) && !defined(CROPKIT_NO_MMAP)
     #define CROPKIT_MAPS 1
     #include <sys/mman.h>
@@ -23,15 +23,15 @@ cdef extern from *:
     #define CROPKIT_MAPS 0
     #endif
 
-    /* Blocks are whole huge pages: one fault instead of 512, at their ends too. */
+    /* A block consists of huge pages of 2 MiB, each one fault instead of 512. */
     #define CROPKIT_PAGE ((size_t)2 << 20)
     #define CROPKIT_KEPT 1
     #define CROPKIT_KEPT_BYTES ((size_t)256 << 20)
 
     typedef struct { char *data; size_t size; } cropkit_block;
 
-    /* The last blocks given back, the newest first. Whoever finds it busy does without: a
-     * lock would stay locked in the child of a fork. */
+    /* The last blocks given back, the newest first. A thread that finds the list busy maps or
+     * unmaps a block instead of waiting: a lock would stay locked in the child of a fork. */
     static cropkit_block cropkit_kept[CROPKIT_KEPT];
     static char cropkit_busy;
 
@@ -61,8 +61,8 @@ cdef extern from *:
         return block;
     }
 
-    /* A kept block of that size, or of up to twice that, or a new one; no data if there is
-     * no memory. */
+    /* Return a kept block of `size` bytes, or up to twice as many, else a new block; its data is
+     * NULL if there is no memory. */
     static cropkit_block cropkit_take(size_t size)
     {
         cropkit_block found = {NULL, 0};
@@ -102,7 +102,7 @@ cdef extern from *:
     void cropkit_give_back(cropkit_block) noexcept nogil
     bint CROPKIT_MAPS
 
-# Whether this build can make a Block at all.
+# Whether this build can make a Block.
 AVAILABLE = bool(CROPKIT_MAPS)
 
 
@@ -114,12 +114,12 @@ cdef class Block:
     Parameters
     ----------
     size : int
-        At least 1.
+        Number of bytes, at least 1.
 
     Raises
     ------
     MemoryError
-        The system has none.
+        The system has no memory for the block.
     """
 
     cdef cropkit_block block

@@ -1,3 +1,3 @@
-"""For the kernels: how many threads the next region of the calling thread may have."""
+"""The C function by which kernels ask how many threads their next parallel region may have."""
 
 cdef int team_for(int wanted) noexcept nogil

@@ -1,10 +1,10 @@
-"""The OpenMP team: how large it may be and can be, and how to part from it before a fork."""
+"""The OpenMP team: its largest size, the threads that can start, and its end before a fork."""
 
 cdef extern from *:
     """
     #ifdef _OPENMP
     #include <omp.h>
-    /* Of OpenMP 5.0; GCC 9 and LLVM 9 had it before they claimed that version. */
+    /* This function is of OpenMP 5.0; GCC 9 and LLVM 9 have it without claiming that version. */
     #if _OPENMP >= 201811 || __GNUC__ >= 9 || __clang_major__ >= 9
     #define CROPKIT_PAUSE() omp_pause_resource_all(omp_pause_soft)
     #else
@@ -26,26 +26,26 @@ cdef extern from "_team.h" nogil:
     int cropkit_team_for(int, size_t) noexcept
     void cropkit_team_is_gone() noexcept
 
-# Read when OpenMP has just read it itself.
+# Read from the environment at the same time as by OpenMP, which has just been loaded.
 cdef size_t _stack_size = cropkit_stack_size()
 
 
 cdef int team_for(int wanted) noexcept nogil:
-    """Return `wanted`, or fewer threads where the system refuses to start so many.
+    """Return `wanted`, or the size of the present team if the system refuses more threads.
 
-    GNU OpenMP would end the process there. Every parallel region asks first, with the number
-    of threads that it is then given.
+    GNU OpenMP would end the process in that case. Every parallel region calls this function
+    first, and then uses the number of threads that it returns.
     """
     return cropkit_team_for(wanted, _stack_size)
 
 
 def openmp_version():
-    """Date of the OpenMP specification compiled against (``yyyymm``), 0 without OpenMP."""
+    """Return the date (``yyyymm``) of the OpenMP specification compiled against, or 0."""
     return CROPKIT_OPENMP
 
 
 def openmp_max_threads():
-    """Size of the team that OpenMP would use (``OMP_NUM_THREADS``, else the CPUs)."""
+    """Return the size of the team that OpenMP would use: ``OMP_NUM_THREADS``, else the CPUs."""
     return omp_get_max_threads()
 
 
@@ -59,7 +59,7 @@ def pause():
     Returns
     -------
     bool
-        Whether it worked.
+        Whether the team has been dissolved.
     """
     cropkit_team_is_gone()
     return CROPKIT_PAUSE() == 0

@@ -16,10 +16,10 @@
 typedef struct { uint16_t bits; } cropkit_float16;
 typedef struct { uint16_t bits; } cropkit_bfloat16;
 
-/* Exact, and free of branches, so that the compiler vectorizes it on every instruction
- * set; F16C would do the same in one instruction but be one more thing to detect. A
- * subnormal half never becomes a subnormal float on the way (2^-14 is put in front of
- * its mantissa and subtracted), since kernels run with those flushed to zero. */
+/* The conversion is exact and has no branches, so that the compiler vectorizes it on every
+ * instruction set; F16C would do it in one instruction, but is one more feature to detect. A
+ * subnormal float16 never becomes a subnormal float on the way, since kernels flush those to
+ * zero: 2^-14 is put in front of its mantissa and subtracted. */
 static inline float cropkit_from_float16(cropkit_float16 half)
 {
     const uint32_t magnitude = (uint32_t)(half.bits & 0x7fff) << 13;
@@ -44,8 +44,8 @@ static inline float cropkit_from_bfloat16(cropkit_bfloat16 brain)
     return value;
 }
 
-/* Casts of a finished value to a pixel. To an integer: towards zero, saturating, and 0 for
- * what is not a number, so that no bit depends on the machine. */
+/* Casts of a finished value to a pixel. A cast to an integer goes towards zero and saturates, and
+ * NaN gives 0, so that no bit depends on the machine. */
 #define CROPKIT_SATURATE(PIXEL, LEAST, MOST, BEYOND)                                     \
     (v != v ? 0 : v <= (float)(LEAST) ? LEAST : v >= BEYOND ? MOST : (PIXEL)v)
 
@@ -59,7 +59,7 @@ static inline cropkit_float16 cropkit_to_float16(float v)
         return (cropkit_float16){(uint16_t)(sign | 0x7e00)};
     if (bits >= 0x477ff000) /* 65520 and above */
         return (cropkit_float16){(uint16_t)(sign | 0x7c00)};
-    if (bits < 0x38800000) { /* below 2^-14: the sum's last bit is the half's */
+    if (bits < 0x38800000) { /* below 2^-14: the last bit of v + 0.5 is that of the float16 */
         float shifted;
         memcpy(&shifted, &bits, sizeof shifted);
         shifted += 0.5f;
@@ -96,7 +96,7 @@ static inline cropkit_bfloat16 cropkit_to_bfloat16(float v)
     ROW(float32, float, p, v, 1, REAL)                                                   \
     ROW(float64, double, p, v, 0, REAL)
 
-/* Packed pixels are one flat run, the loop that vectorizes. */
+/* Packed pixels are loaded as one run, in a loop that vectorizes. */
 #define CROPKIT_DEFINE_LOADER(NAME, PIXEL, VALUE, CAST, SINGLE, REAL)                    \
     static void cropkit_load_##NAME##_##REAL(REAL *restrict dst, const char *row,        \
         const ptrdiff_t *columns, ptrdiff_t first, ptrdiff_t count, ptrdiff_t stride_x,  \
@@ -160,7 +160,7 @@ static const int cropkit_pixel_is_single[] = {CROPKIT_PIXEL_TYPES(CROPKIT_SINGLE
     }
 
 CROPKIT_PIXEL_TYPES(CROPKIT_DEFINE_STORE, float)
-/* A float64 result is the only one that is computed in double. */
+/* Only a float64 result is computed in double. */
 CROPKIT_DEFINE_STORE(float64, double, p, v, 0, double)
 
 typedef void (*cropkit_store_float)(
@@ -170,7 +170,8 @@ typedef void (*cropkit_store_float)(
 static const cropkit_store_float cropkit_stores[] = {
     CROPKIT_PIXEL_TYPES(CROPKIT_STORE_OF, float)};
 
-/* Copy pixels of any alignment and byte order to a packed native row: columns as above. */
+/* Copy pixels of any alignment and byte order to a packed native row: those in `columns`, or from
+ * `first` on if that is NULL. */
 static void cropkit_realign(char *restrict dst, const char *row, const ptrdiff_t *columns,
     ptrdiff_t first, ptrdiff_t count, ptrdiff_t stride_x, ptrdiff_t depth,
     ptrdiff_t stride_c, ptrdiff_t itemsize, int swap)

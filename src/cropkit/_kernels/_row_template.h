@@ -1,11 +1,12 @@
-/* Template of _simd.h: a finished row, in whole vectors. Takes REAL and SUFFIX.
+/* The functions of _simd.h that write a finished row in whole vectors: a template that takes REAL
+ * and SUFFIX.
  *
  * cropkit_blend_*: dst = top + (bottom - top) * weight.    cropkit_copy_*: dst = top.
  *
- * Rows are read in the vectors in which dst is written, so up to a vector before `top`
- * and `bottom` and after their ends: they are scratch rows with that much room. With
- * `stream`, the stores bypass the caches: worth it when the result is larger than the
- * last-level cache, a loss when it fits. */
+ * Rows are read in the same vectors in which dst is written, so up to a vector before `top` and
+ * `bottom` and after their ends: both are scratch rows with that much room. With `stream`, the
+ * stores bypass the caches, which pays if the result is larger than the last-level cache, and
+ * costs time if not. */
 
 typedef REAL NAMED(cropkit_vector) __attribute__((
     vector_size(CROPKIT_VECTOR_BYTES), aligned(__alignof__(REAL)), may_alias));
@@ -27,7 +28,7 @@ static inline __attribute__((always_inline)) VECTOR NAMED(cropkit_row_vector)(
     return copies ? *(const VECTOR *)top : NAMED(cropkit_lerp)(top, bottom, weight);
 }
 
-/* Both of the functions below; `copies` is a constant. */
+/* The common body of the two functions at the end of this file; `copies` is a constant. */
 static inline __attribute__((always_inline)) void NAMED(cropkit_write_row)(
     REAL *dst, const REAL *top, const REAL *bottom, REAL weight, ptrdiff_t n, int stream,
     cropkit_carry *carry, const int copies)

@@ -1,20 +1,20 @@
-# What a tile makes of source rows: two questions, each answered once a tile.
+# How a tile reads source rows and makes crop rows: two choices, made once for each tile.
 #
 # How is a source row read? By the first *reader* that can:
 #
-#     IN_PLACE   the image holds reals: from where they are
+#     IN_PLACE   the image holds reals, which are read where they are
 #     BYTES      uint8, packed, up to four channels: 16-byte windows and byte shuffles
-#     CONVERT    everything: load the pixels as reals first; when the sampling step is large,
-#                only those that are taps
+#     CONVERT    any image: pixels are loaded as reals first; when the sampling step is large,
+#                only the taps are loaded
 #
 # In which order is a crop row made? By the first *schedule* that pays:
 #
-#     TAPS       all four taps of a crop pixel at once, float32 of three channels: where crop
-#                rows share few source rows, and no stores are streamed
-#     DEEP       the same for many channels
-#     KEEP_ROWS  source rows along x first, the last two of them kept; then along y
+#     TAPS       all four taps of a crop pixel at once, for float32 of three channels, if crop
+#                rows share few source rows and stores are not streamed
+#     DEEP       all four taps of a crop pixel at once, for many channels
+#     KEEP_ROWS  each source row is interpolated along x, the last two are kept; then along y
 #
-# The first two need pixels that are read in place.
+# TAPS and DEEP need the reader IN_PLACE.
 
 cdef extern from "Python.h" nogil:
     const Py_ssize_t PY_SSIZE_T_MAX, PY_SSIZE_T_MIN
@@ -42,15 +42,15 @@ cdef extern from "_simd.h" nogil:
 
 cdef enum:
     BYTES_WINDOW = 16
-    # Only rows of images that do not stay in the second-level cache are asked for early,
-    # and only if they do not push each other out of the first.
+    # Source rows are prefetched only if the images do not stay in the second-level cache, and if
+    # the rows do not push each other out of the first-level cache. Both are in bytes.
     PREFETCH_IMAGES = 1 << 21
     PREFETCH_ROW = 1 << 13
 
-    # From how many new source rows in four crop rows on it pays to read all taps at once.
-    # DEEP: keeping a row costs a store and a load; four taps cost two loads more than rows
-    # at hand. TAPS: what counts is the lerp along x, of two rows for each crop row; picking
-    # costs as much as keeping and copying.
+    # To read all taps at once pays if four crop rows need at least this many new source rows.
+    # DEEP: a kept row costs a store and a load; four taps cost two loads more than kept rows.
+    # TAPS: the cost is the lerp along x, of two rows for each crop row. PICK is TAPS of nearest:
+    # reading a tap costs as much as keeping a row and copying it.
     NEW_ROWS_DEEP = 3
     NEW_ROWS_TAPS = 5
     NEW_ROWS_PICK = 3
@@ -67,31 +67,31 @@ cdef enum Schedule:
 
 
 cdef struct Columns:
-    # The x table of a tile's inside samples, and what its reader needs beside it.
+    # The x table of a tile's inside samples, and the other tables of its reader.
     Py_ssize_t count
-    Py_ssize_t* lo          # once planned, offsets into the row that is read
+    Py_ssize_t* lo          # columns of the image; once planned, offsets into the row read
     Py_ssize_t* hi
     void* weight
-    Py_ssize_t last         # offset there of the last pixel, if neighbours are adjacent
+    Py_ssize_t last         # offset of that row's last pixel, if neighbours are adjacent
     Method method
     Reader reader
     Schedule schedule
-    Py_ssize_t* load        # of CONVERT, the columns to load when it loads only the taps
-    void* loaded            # of CONVERT, the pixels as reals
-    char* raw               # of CONVERT, the pixels made native and aligned
-    int32_t* start          # of BYTES, see _simd.h
+    Py_ssize_t* load        # for CONVERT: the columns to load if it loads only the taps
+    void* loaded            # for CONVERT: the pixels as reals
+    char* raw               # for CONVERT: the pixels made native and aligned
+    int32_t* start          # for BYTES: see _simd.h
     int32_t* left
     int32_t* right
     float* lane_weight
     bint load_taps
     Py_ssize_t load_first, load_count
-    Py_ssize_t quads        # of BYTES, windows a row, a multiple of every CROPKIT_QUADS
-    Py_ssize_t lead         # of BYTES, dummy floats before the first: aligns the stores
-    Py_ssize_t ahead, ahead_bytes   # of a source row, what to ask for early; 0 for nothing
+    Py_ssize_t quads        # for BYTES: windows in a row, a multiple of every CROPKIT_QUADS
+    Py_ssize_t lead         # for BYTES: dummy floats before the first, which align the stores
+    Py_ssize_t ahead, ahead_bytes   # the part of a source row to prefetch; 0 bytes for none
 
 
 cdef struct RowRing:
-    # The last two source rows that were made, for crop rows that read them again.
+    # The last two source rows as a tile has made them, for crop rows that read them again.
     void* at[2]
     Py_ssize_t tag[2]       # which rows they are; -1 where there is none yet
 
@@ -104,11 +104,11 @@ cdef inline void empty_ring(RowRing* ring, void* first, void* second) noexcept n
 
 
 cdef inline void turn_ring(RowRing* ring, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
-    """Bring the rows that a crop row between `lo` and `hi` finds to their places, 0 and 1.
+    """Swap the two slots if source row `lo` is in slot 1, or `hi` in slot 0.
 
-    What is then not there is to be made there, `lo` first.
+    The caller then makes each row that is missing in its slot, `lo` in slot 0 first.
     """
-    # Also when `lo` is to be made and the row at place 0 is the one that `hi` needs.
+    # `hi` must leave slot 0 before `lo` is made there.
     if lo == ring.tag[1] or (lo != ring.tag[0] and hi == ring.tag[0]):
         ring.tag[0], ring.tag[1] = ring.tag[1], ring.tag[0]
         ring.at[0], ring.at[1] = ring.at[1], ring.at[0]
@@ -118,7 +118,7 @@ cdef inline void lerp_pixels(
     real* dst, const real* row, const Py_ssize_t* lo, const Py_ssize_t* hi,
     const real* weight, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t depth,
 ) noexcept nogil:
-    """Plain loop; inlined with a constant depth, the compiler unrolls it."""
+    """Interpolate pixels one by one; with a constant `depth` the compiler unrolls the loop."""
     cdef Py_ssize_t i, c
     cdef const real* a
     cdef const real* b
@@ -143,7 +143,7 @@ cdef inline void pick_pixels(
 cdef void interpolate_reals(
     real* dst, const real* row, const Columns* x, Py_ssize_t depth,
 ) noexcept nogil:
-    """One crop row's inside run from a source row of reals, along x."""
+    """Interpolate a source row of reals along x, at the samples of a crop row's inside run."""
     cdef const Py_ssize_t* lo = x.lo
     cdef const Py_ssize_t* hi = x.hi
     cdef const real* weight = <const real*>x.weight
@@ -179,7 +179,7 @@ cdef void interpolate_reals(
 cdef void convert_row(
     real* dst, const char* row, const Array4* image, const Columns* x,
 ) noexcept nogil:
-    """`interpolate_row` by the reader CONVERT."""
+    """Interpolate a source row of the image along x by the reader CONVERT."""
     load_pixels(
         <real*>x.loaded, row, image, x.load if x.load_taps else NULL, x.load_first,
         x.load_count, x.raw)
@@ -189,7 +189,7 @@ cdef void convert_row(
 cdef inline void interpolate_row(
     real* dst, const char* row, const Array4* image, const Columns* x,
 ) noexcept nogil:
-    """One crop row's inside run from a source row of the image, along x, by its reader."""
+    """Interpolate a source row of the image along x by the reader that the tile has chosen."""
     if x.reader == IN_PLACE:
         interpolate_reals(dst, <const real*>row, x, image.depth)
     elif x.reader == CONVERT:
@@ -204,7 +204,7 @@ cdef inline void interpolate_row(
 
 
 cdef bint plan_bytes(const Array4* image, Columns* x) noexcept nogil:
-    """Make the tables of the reader BYTES, or say that some quad's taps are too far apart."""
+    """Make the tables of the reader BYTES; False if some quad's taps are too far apart."""
     cdef Py_ssize_t depth = image.depth, row_bytes = image.width * depth
     cdef Py_ssize_t begin = x.lead, end = begin + x.count * depth
     cdef Py_ssize_t q, k, i = 0, c = 0, f
@@ -245,7 +245,7 @@ cdef bint plan_bytes(const Array4* image, Columns* x) noexcept nogil:
 
 
 cdef void plan_load(const Array4* image, Columns* x) noexcept nogil:
-    """Choose what CONVERT loads, and make the tap tables offsets into it."""
+    """Choose the pixels that CONVERT loads, and make the tables offsets into those pixels."""
     cdef Py_ssize_t i, low, high, taps = x.method
     low = min(x.lo[0], x.lo[x.count - 1])
     high = max(x.hi[0], x.hi[x.count - 1])
@@ -269,16 +269,16 @@ cdef void plan_load(const Array4* image, Columns* x) noexcept nogil:
 
 
 cdef void plan_prefetch(const Array4* image, Columns* x) noexcept nogil:
-    """Find the bytes of a source row that the tile reads, if asking for them early pays.
+    """Find the bytes of a source row that the tile reads, if to prefetch them pays.
 
-    A tile's rows are too short for hardware prefetchers to learn; asking for them one crop
-    row ahead saves a third of the cycles of `rgb_f32`.
+    A tile's rows are too short for hardware prefetchers to learn; prefetching them one crop row
+    ahead saved a third of the cycles of `rgb_f32` (docs/design/kernel-log.md).
     """
     cdef Py_ssize_t near = x.lo[0] * image.stride_x, far = x.hi[x.count - 1] * image.stride_x
     cdef Py_ssize_t plane = image.height * max(image.stride_y, -image.stride_y)
     x.ahead = min(near, far)
     x.ahead_bytes = max(near, far) - x.ahead
-    # In floating point: a broadcast batch may have more images than there is memory.
+    # The product is float64, since a broadcast batch may have more bytes than an integer counts.
     if <double>plane * <double>image.batch < PREFETCH_IMAGES or x.ahead_bytes > PREFETCH_ROW:
         x.ahead_bytes = 0
 
@@ -286,7 +286,7 @@ cdef void plan_prefetch(const Array4* image, Columns* x) noexcept nogil:
 cdef inline Reader choose_reader(
     const real* unused, const Array4* image, Columns* x,
 ) noexcept nogil:
-    """Choose how the tile reads a source row; BYTES makes its tables to see whether it can."""
+    """Choose the tile's reader; for BYTES this makes the tables, which shows whether it can."""
     if holds_reals(unused, image):
         return IN_PLACE
     if real is float:
@@ -324,10 +324,10 @@ cdef inline Schedule choose_schedule(
 cdef void plan_columns(
     const real* unused, const Array4* image, Columns* x, Py_ssize_t new_rows, bint stream,
 ) noexcept nogil:
-    """Choose reader and schedule, and turn the x table into what the reader reads by.
+    """Choose reader and schedule, and turn the columns in the x table into the reader's offsets.
 
-    On entry, ``lo`` and ``hi`` are columns of the image. `new_rows` is how many source rows
-    four crop rows advance by, `stream` says that the result is streamed.
+    `new_rows` is the number of source rows by which four crop rows advance; `stream` says
+    whether the result is written by streaming stores.
     """
     cdef Py_ssize_t i, stride = image.stride_x // <Py_ssize_t>sizeof(real)
     plan_prefetch(image, x)

@@ -1,15 +1,15 @@
-/* Template of _scatter_template.h: pixels of a few channels, each one value. Takes besides its
- * types DEPTH, a digit, PIXEL, and GET_PIXEL(to, g). */
+/* The functions of _scatter_template.h for pixels of up to four channels, each held in one vector
+ * or scalar: a template that takes REAL, SUFFIX, DEPTH (a digit), PIXEL and GET_PIXEL(to, g). */
 
 #define OF_DEPTH(name) NAMED(CROPKIT_NAMED(name, DEPTH))
 
-/* Add n crop pixels at g, step apart, to the image rows top and bottom at the offsets lo
- * and hi, with the weights wx and wy. `same` says that the two rows are one.
+/* Add n crop pixels at g, `step` values apart, to the image rows top and bottom at the offsets
+ * lo and hi, with the weights wx and wy. `same` says that the two rows are one.
  *
- * The sums of the current two taps stay in registers until the taps move, and a tap that
- * is the next pixel's too moves on with them: when magnifying, no sum waits for its own
- * way through the store buffer. A sample on a pixel reads it twice (lo == hi) and goes
- * through memory. */
+ * The sums of the current taps stay in registers until the taps move; the sum of a tap that the
+ * next crop pixel has too stays there for longer. So in a magnified crop no addition waits for
+ * the store of the one before. A sample on a pixel has that pixel as both taps (lo == hi), and
+ * its additions go through memory. */
 static inline __attribute__((always_inline)) void OF_DEPTH(cropkit_scatter_pixels)(
     REAL *top, REAL *bottom, const REAL *g, ptrdiff_t step, const ptrdiff_t *lo,
     const ptrdiff_t *hi, const REAL *wx, REAL wy, ptrdiff_t n, const int same)

@@ -1,4 +1,5 @@
-/* Template of _grad_image.h: what a crop row adds to image rows. Takes REAL and SUFFIX. */
+/* The functions of _grad_image.h, which add a crop row to image rows: a template that takes REAL
+ * and SUFFIX. */
 
 /* ---- depth 1 to 4: a pixel is one value ------------------------------------------- */
 
@@ -21,8 +22,8 @@
 
 /* ---- any depth: along the channels ------------------------------------------------ */
 
-/* One crop pixel's channels. Four rows that do not overlap, or fewer where taps fall
- * together; each loop vectorizes. */
+/* Add one crop pixel to its taps, along the channels. This function is for four taps that do not
+ * overlap, the next two for two taps and for one; each loop vectorizes. */
 static inline void NAMED(cropkit_add_four)(REAL *restrict tl, REAL *restrict tr,
     REAL *restrict bl, REAL *restrict br, const REAL *restrict g, REAL wx, REAL wy,
     ptrdiff_t depth)
@@ -37,7 +38,8 @@ static inline void NAMED(cropkit_add_four)(REAL *restrict tl, REAL *restrict tr,
     }
 }
 
-/* Two taps, each added to twice: first `w0` times the row weight's share. */
+/* Add one crop pixel to two taps, each of which gets two additions: `rows` says whether the taps
+ * differ in their rows (and lo == hi) or in their columns. */
 static inline void NAMED(cropkit_add_pairs)(REAL *restrict one, REAL *restrict two,
     const REAL *restrict g, REAL wx, REAL wy, ptrdiff_t depth, int rows)
 {
@@ -95,7 +97,7 @@ static void NAMED(cropkit_drop_channels)(REAL *restrict row, const REAL *restric
     }
 }
 
-/* Crop pixels at g to image rows of padded pixels: the loop for this depth. */
+/* Add crop pixels at g to image rows of padded pixels, by the loop for this depth. */
 static void NAMED(cropkit_scatter)(REAL *top, REAL *bottom, const REAL *g,
     ptrdiff_t step, const ptrdiff_t *lo, const ptrdiff_t *hi, const REAL *wx,
     REAL wy, ptrdiff_t n, ptrdiff_t depth)
@@ -146,7 +148,7 @@ static void NAMED(cropkit_pack)(
 {
     ptrdiff_t i = 0;
     if (depth == 3)
-        for (; i < n - 1; i++) /* the fourth value is written over by the next */
+        for (; i < n - 1; i++) /* the next pixel overwrites the fourth value */
             *(NAMED(cropkit_pixel) *)(dst + 3 * i) =
                 *(const NAMED(cropkit_pixel) *)(src + 4 * i);
     for (; i < n; i++)

@@ -1,9 +1,8 @@
-/* What a task finds in its scratch before it writes there.
+/* Poison for a task's scratch, which shows reads of memory that the task has not written.
  *
- * Otherwise that is whatever the task before left, so that a read past what a kernel has
- * written often finds what it should. In the sanitizers' build (CROPKIT_POISON) an array
- * begins as NaN, as -1 where it holds integers, and between two arrays lie bytes that
- * AddressSanitizer reports when they are touched. */
+ * Scratch holds what the task before has left, so such a read often finds the right values. In
+ * the sanitizers' build (CROPKIT_POISON) an array begins as NaN, or as -1 if it holds integers,
+ * and between two arrays lie bytes that AddressSanitizer reports when they are touched. */
 #ifndef CROPKIT_SCRATCH_H
 #define CROPKIT_SCRATCH_H
 
@@ -14,14 +13,14 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-/* Bytes between two arrays beside those that fill a cache line. */
+/* Bytes between two arrays, besides those that fill up a cache line. */
 #ifdef CROPKIT_POISON
 #define CROPKIT_GAP 64
 #else
 #define CROPKIT_GAP 0
 #endif
 
-/* An array of `size` bytes, and `gap` bytes after it. */
+/* Poison an array of `size` bytes, and the `gap` bytes after it. */
 static inline void cropkit_poison(char *array, ptrdiff_t size, ptrdiff_t gap)
 {
 #ifdef CROPKIT_POISON

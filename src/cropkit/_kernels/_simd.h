@@ -1,8 +1,8 @@
-/* The few vector moves that a compiler does not find by itself.
+/* The few loops of the forward kernel that a compiler does not vectorize by itself.
  *
- * Written once, with the verbs that _isa.h has for the instruction set that the including
- * extension is compiled for. Functions that return a count say how many items they have
- * done; the caller's plain loop does the rest.
+ * They are written once, with the verbs of _isa.h for the instruction set that the including
+ * extension is compiled for. A function that returns a count has done that many items; the
+ * caller does the others one by one.
  *
  * No operation here is fused or reassociated: a lerp is always a + (b - a) * w with
  * three roundings, on every width.
@@ -16,8 +16,8 @@
 /* ---- rows: blend two, or copy one ------------------------------------------------ */
 
 /* A crop is written as one run of whole, aligned vectors, although its rows begin and end
- * inside them: the part of a vector that a row's end leaves over waits in `carry` for the
- * next row's beginning. Partial stores would cost a read of the line each, and between
+ * inside vectors: the part of a vector that a row's end fills waits in `carry` for the next
+ * row's beginning. A store of part of a line would cost a read of the line, and between
  * streaming stores more than that (8 of 24 million cycles for 154 MB of 2688-byte rows). */
 typedef struct {
     char held[64] __attribute__((aligned(64)));
@@ -35,7 +35,7 @@ static inline void cropkit_flush_carry(cropkit_carry *carry)
 static const unsigned char cropkit_keep[2 * CROPKIT_VECTOR_BYTES] = {
     [0 ... CROPKIT_VECTOR_BYTES - 1] = 0xff};
 
-/* cropkit_blend_* and cropkit_copy_* for each type. */
+/* Defines cropkit_blend_* and cropkit_copy_* for each type. */
 #define TEMPLATE "_row_template.h"
 #include "_for_reals.h"
 
@@ -77,9 +77,9 @@ static inline void cropkit_pick_bytes(float *restrict dst, const uint8_t *row,
 
 /* ---- float32 pixels of depth 1, 3 and 4 ------------------------------------------- */
 
-/* Copy pixels at row + lo[i], four floats at a time where that many are in the row and the
- * next pixel overwrites the fourth. Since `lo` is monotone, pixels that are the row's last
- * come at one end. */
+/* Copy the pixels of three floats at row + lo[i], four floats at a time where the row has so many
+ * and the next pixel overwrites the fourth. Since `lo` is monotone, copies of the row's last pixel
+ * come first or last. */
 static inline void cropkit_pick_pixels3(
     float *dst, const float *row, const ptrdiff_t *lo, ptrdiff_t n, ptrdiff_t last)
 {
@@ -107,8 +107,8 @@ static inline ptrdiff_t cropkit_lerp_pixels4(float *restrict dst, const float *r
 
 /* ---- a pixel of up to four channels in one vector --------------------------------- */
 
-/* Get a pixel of a crop, its missing channels zero; reads nothing beyond it. That of three
- * channels is a verb of the instruction set. */
+/* Get a pixel of a crop as a vector, with zeros for missing channels; nothing beyond the pixel is
+ * read. CROPKIT_GET3_*, for three channels, is a verb of the instruction set. */
 #define CROPKIT_GET1_f32(to, g) to = *(g)
 #define CROPKIT_GET1_f64(to, g) to = *(g)
 #define CROPKIT_GET2_f32(to, g) to = (cropkit_pixel_f32){(g)[0], (g)[1], 0, 0}

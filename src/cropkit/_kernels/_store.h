@@ -1,4 +1,4 @@
-/* A finished row into the result. */
+/* Copying a finished row to the result. */
 #ifndef CROPKIT_STORE_H
 #define CROPKIT_STORE_H
 

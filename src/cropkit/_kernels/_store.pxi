@@ -1,4 +1,4 @@
-# The last stage of a row: into the result, of any dtype, strides and alignment; included by
+# Writing finished rows to the result, of any dtype, strides and alignment; included by
 # _forward.pxi.
 
 cdef extern from "_pixels.h" nogil:
@@ -13,15 +13,15 @@ cdef extern from "_store.h" nogil:
 
 
 cdef struct Store:
-    Array4 out      # native
+    Array4 out      # in native byte order
     bint stream     # whether stores bypass the caches
-    bint direct     # whether a row of reals can be written as it is made
+    bint direct     # whether kernels can make a row of reals in the result itself
 
 
 cdef Store open_store(
     const real* unused, cnp.ndarray out, int code, bint stream,
 ):
-    """Describe a native result, which must outlive the description, and rows of reals for it."""
+    """Describe a result in native byte order, which must outlive the description."""
     cdef Store store
     store.out = read_array(out, code, False)
     store.stream = stream
@@ -32,7 +32,7 @@ cdef Store open_store(
 cdef void store_pixels(
     const real* src, char* dst, const Store* store, Py_ssize_t n,
 ) noexcept nogil:
-    """Write n pixels of a row, zeros where `src` is NULL."""
+    """Write n pixels of a row to the result, or zeros if `src` is NULL."""
     cdef const Array4* out = &store.out
     if out.packed and (src == NULL or out.code == code_of(src)):
         cropkit_put(dst, <const char*>src, n * out.depth * out.itemsize, store.stream)

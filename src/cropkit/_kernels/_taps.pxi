@@ -1,8 +1,8 @@
-# Where a chunk of a crop reads, and what it reads, for the gradient of the boxes; included by
-# _grad_boxes.pxi.
+# The taps of a chunk, some rows of a crop: their places in the image, and source rows read there.
+# For the gradient of the boxes; included by _grad_boxes.pxi.
 #
-# The tables are the forward kernel's, in float64 where sums need them so. Of the source rows
-# the last two are kept, laid out as a crop row or interpolated, as _grad_boxes.h says.
+# The tables are those of the forward kernel; sums use the weights in float64. The last two source
+# rows are kept, either as the taps of a crop row or interpolated, as _grad_boxes.h explains.
 
 cdef extern from "_grad_boxes.h" nogil:
     const int CROPKIT_LANES
@@ -20,22 +20,22 @@ cdef extern from "_grad_boxes.h" nogil:
 cdef struct SumScratch:
     AxisTable y
     AxisTable x
-    double* row_weight      # the weights in float64: of rows, of columns, of values
+    double* row_weight      # weights in float64: of crop rows, of columns, of values of a row
     double* column_weight
     double* value_weight
-    double* across          # what has been added up of each value, or of a pixel's lanes
+    double* across          # sums over crop rows, for each value or for each lane of a pixel
     double* row_sums
     double* column_sums
-    double* products        # of either, with how far each sample follows an edge
-    Py_ssize_t* left        # where a pixel's taps are, in values: in an image row or in `taps`
+    double* products        # row or column sums times how far the sample moves with an edge
+    Py_ssize_t* left        # offsets of a pixel's taps, in values: in an image row or in `tap_rows`
     Py_ssize_t* right
-    Py_ssize_t* pairs       # the left of two neighbours
-    double* seconds         # 1 where the right one is the left tap
-    void* tap_rows[2]       # of two source rows: left and right, or interpolated and rise
-    void* picked            # left and right, before they are interpolated
-    void* loaded            # a crop row
-    Py_ssize_t* source_rows  # in the order in which they are interpolated
-    Py_ssize_t* later       # in that list: what to ask for meanwhile
+    Py_ssize_t* pairs       # offsets of two neighbours' left pixel
+    double* seconds         # 1 where the right neighbour is the left tap, else 0
+    void* tap_rows[2]       # two source rows: left and right taps, or interpolated and rise
+    void* picked            # left and right taps, before they are interpolated
+    void* loaded            # a crop row as reals
+    Py_ssize_t* source_rows  # source rows in the order in which they are interpolated
+    Py_ssize_t* later       # the next entry of that list to prefetch
     char* raw
 
 
@@ -47,13 +47,13 @@ cdef struct Chunk:
 
 
 cdef enum:
-    # How many source rows before its turn a row is asked for; of pairs, how many crop rows.
+    # How many source rows ahead a row is prefetched; in `sum_pairs`, how many crop rows ahead.
     ROWS_AHEAD = 2
     PAIRS_AHEAD = 3
 
 
 cdef inline bint packs_reals(const real* unused, const Array4* image) noexcept nogil:
-    """Whether a row of the array is a run of reals as they are."""
+    """Whether a row of the array can be read in place as a run of ``real`` values."""
     return holds_reals(unused, image) and image.packed
 
 
@@ -71,7 +71,7 @@ cdef inline Py_ssize_t whole_lanes(Py_ssize_t values) noexcept nogil:
 cdef Py_ssize_t carve_sums(
     SumScratch* s, char* base, const Array4* grads, const Array4* image, Py_ssize_t rows,
 ) noexcept nogil:
-    """Lay a thread's scratch out from `base`; its size in bytes (also for NULL)."""
+    """Lay a thread's scratch out from `base`, which may be NULL; return its size in bytes."""
     cdef Py_ssize_t n = grads.width, at = 0, i
     cdef Py_ssize_t values = whole_lanes(n * grads.depth)
     at = place_table(base, &s.y, at, rows, sizeof(double))
@@ -100,7 +100,7 @@ cdef void tabulate(
     const real* box, Py_ssize_t end, const Array4* grads, const Array4* image, SumScratch* s,
     Chunk* chunk,
 ) noexcept nogil:
-    """Make the tables of crop rows from ``chunk.begin`` to `end`: the forward kernel's."""
+    """Make the forward kernel's tables for the crop rows from ``chunk.begin`` to `end`."""
     cdef Py_ssize_t i
     cdef const real* weight = <const real*>s.y.weight
     chunk.y = corners_axis(box[0], box[2], image.height, grads.height)
@@ -119,7 +119,7 @@ cdef void tabulate(
 cdef void spread_weights(
     const SumScratch* s, const Chunk* chunk, Py_ssize_t depth,
 ) noexcept nogil:
-    """Give each value of the inside run its column's weight; zeros up to a whole lane."""
+    """Copy each column's weight to all values of its pixel; pad with zeros to whole lanes."""
     cdef Py_ssize_t i, c, n = chunk.x_last - chunk.x_first
     for i in range(n):
         for c in range(depth):
@@ -131,7 +131,7 @@ cdef void spread_weights(
 cdef void locate_taps(
     const real* unused, const SumScratch* s, const Chunk* chunk, const Array4* image,
 ) noexcept nogil:
-    """Tell where the taps are: in an image row of reals, else as `load_taps` lays them out."""
+    """Tabulate the taps' offsets: in an image row of reals, else in a row of `load_taps`."""
     cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, depth = image.depth
     cdef Py_ssize_t stride_x = image.stride_x // <Py_ssize_t>sizeof(real)
     if holds_reals(unused, image):
@@ -147,17 +147,18 @@ cdef void locate_taps(
 cdef const double* pair_taps(
     const SumScratch* s, const Chunk* chunk, Py_ssize_t width,
 ) noexcept nogil:
-    """Make two neighbours of what each sample reads in a row of `width` pixels, at least 2.
+    """Tabulate two neighbouring pixels for each sample, in a row of at least 2 pixels.
 
-    They are its taps, unless it is on a pixel. Beside the last pixel is the one before: the
-    second is then the pixel, as the table returned says. NULL if no sample is on the last.
+    The neighbours are the sample's taps, unless the sample is on a pixel. On the last pixel, the
+    neighbours are the pixel before and the last one; the table returned has 1 there, else 0.
+    Returns NULL if no sample is on the last pixel.
     """
     cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, last = width - 1
     cdef const Py_ssize_t* lo = s.x.lo + chunk.x_first
     spread_weights(s, chunk, 1)
     for i in range(whole_lanes(n)):
         s.pairs[i] = min(lo[min(i, n - 1)], last - 1)
-    # Positions are monotone.
+    # Positions are monotone, so a sample on the last pixel is the first or the last sample.
     if lo[0] < last and lo[n - 1] < last:
         return NULL
     for i in range(whole_lanes(n)):
@@ -171,7 +172,7 @@ cdef const double* pair_taps(
 cdef void load_taps(
     real* taps, const char* row, const Array4* image, const SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """Lay a source row's taps out as a crop row's inside run: the left ones, the right ones."""
+    """Copy the taps in a source row to two runs, each like a crop row: left taps, right taps."""
     cdef Py_ssize_t n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
     if real is double and holds_reals(<real*>NULL, image):
         cropkit_pick_taps(
@@ -185,9 +186,9 @@ cdef void blend_taps(
     double* taps, const char* row, const char* later, const Array4* image, const SumScratch* s,
     const Chunk* chunk,
 ) noexcept nogil:
-    """Interpolate a source row: the crop row's inside run, then its rise to the right taps.
+    """Interpolate a source row along x to one run, and its rise to the right taps to another.
 
-    Meanwhile ask for the row `later`.
+    The source row at `later` is prefetched meanwhile.
     """
     cdef Py_ssize_t i, n = chunk.x_last - chunk.x_first, values = whole_lanes(n * image.depth)
     cdef float* left = <float*>s.picked
@@ -205,9 +206,9 @@ cdef void blend_taps(
 
 
 cdef void list_source_rows(SumScratch* s, const Chunk* chunk) noexcept nogil:
-    """List the rows that `fetch_rows_of` will make, in its order; the last one repeated.
+    """List the source rows that `fetch_rows_of` will make, in order, and repeat the last one.
 
-    By crop rows it cannot be told: of the next one's rows, either may be at hand by then.
+    The list goes through all crop rows, since the ring may already hold either row of the next.
     """
     cdef Py_ssize_t i, k, row, lo, hi, count = 0
     cdef RowRing rows
@@ -229,9 +230,9 @@ cdef void* fetch_rows_of(
     const real* unused, SumScratch* s, RowRing* rows, Py_ssize_t i, const char* pixels,
     const Array4* image, const Chunk* chunk, bint blended,
 ) noexcept nogil:
-    """Bring the upper source row of crop row i to ``rows.at[0]``; where the lower one is then.
+    """Bring the upper source row of crop row i to ``rows.at[0]``; return where the lower one is.
 
-    `unused` is there for its type, in which taps that are not `blended` are laid out.
+    `unused` only names the type ``real`` of taps that are not `blended` (interpolated).
     """
     cdef Py_ssize_t lo = s.y.lo[i], hi = s.y.hi[i], k, row
     turn_ring(rows, lo, hi)
@@ -253,7 +254,7 @@ cdef void* fetch_rows_of(
 cdef Columns read_columns(
     const Array4* image, const SumScratch* s, const Chunk* chunk,
 ) noexcept nogil:
-    """What the chunk reads of each source row, and which bytes of one to ask for early."""
+    """Return the columns that the chunk reads in each source row, and the bytes to prefetch."""
     cdef Columns columns
     columns.lo = s.x.lo + chunk.x_first
     columns.hi = s.x.hi + chunk.x_first
@@ -266,7 +267,7 @@ cdef void prefetch_taps(
     const SumScratch* s, Py_ssize_t i, const char* pixels, const Array4* image,
     const Columns* columns,
 ) noexcept nogil:
-    """Ask for the source rows of the next crop row, where this one, i, does not read them."""
+    """Prefetch the source rows of crop row i + 1, unless crop row i reads them too."""
     cdef Py_ssize_t lo = s.y.lo[i], hi = s.y.hi[i], next_lo = s.y.lo[i + 1]
     cdef Py_ssize_t next_hi = s.y.hi[i + 1]
     if next_lo != lo and next_lo != hi:
@@ -281,7 +282,7 @@ cdef void prefetch_pairs(
     const SumScratch* s, Py_ssize_t i, const char* pixels, const Array4* image,
     const Columns* columns,
 ) noexcept nogil:
-    """Ask for the source rows of crop row i, which reads them soon and alone."""
+    """Prefetch the source rows of crop row i, which no other crop row reads."""
     cropkit_prefetch_near(
         pixels + s.y.lo[i] * image.stride_y + columns.ahead, columns.ahead_bytes)
     cropkit_prefetch_near(

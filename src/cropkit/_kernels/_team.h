@@ -1,8 +1,8 @@
-/* Whether the system grants the threads that an OpenMP team is about to start.
+/* A probe of whether the system grants the threads that an OpenMP team is about to start.
  *
- * GNU OpenMP ends the process where it is refused one ("Thread creation failed"). So before a
- * thread's team grows, as many plain threads are started, with OpenMP's stack size, and kept
- * until all of them are there: then OpenMP gets its own from what they leave. */
+ * GNU OpenMP ends the process if the system refuses it a thread ("Thread creation failed"). So
+ * before a team grows, as many threads as it lacks are started by pthread_create, with OpenMP's
+ * stack size, and kept until all of them run. When they have ended, OpenMP can start its own. */
 #ifndef CROPKIT_TEAM_H
 #define CROPKIT_TEAM_H
 
@@ -19,8 +19,8 @@
 #include <unistd.h>
 #endif
 
-/* Threads of this thread's team, itself included, as its last region left them: a smaller
- * region ends the threads that it does not need. */
+/* The size of this thread's team, the thread itself included, after its last parallel region: a
+ * smaller region ends the threads that it does not need. */
 static __thread int cropkit_team;
 
 typedef struct {
@@ -32,7 +32,7 @@ typedef struct {
 typedef struct {
     cropkit_gate *gate;
     pthread_t thread;
-    long number; /* the system's, once the thread runs */
+    long number; /* the system's number of the thread, once it runs */
 } cropkit_probe;
 
 static void *cropkit_wait_at_gate(void *argument)
@@ -48,7 +48,7 @@ static void *cropkit_wait_at_gate(void *argument)
     return NULL;
 }
 
-/* A joined thread still counts for a moment; wait until the system has forgotten it. */
+/* Wait until the system has forgotten a joined thread, which counts against limits until then. */
 static void cropkit_wait_until_gone(long number)
 {
 #if defined(__linux__)
@@ -107,7 +107,7 @@ static int cropkit_can_start(int count, size_t stack_size)
     }
     if (stack_size) /* too small a size is ignored, as OpenMP does */
         (void)pthread_attr_setstacksize(&attributes, stack_size);
-    /* No signal of the program's is for them. */
+    /* The threads block all signals, so that none of the program's is delivered to them. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (; started < count; started++) {
@@ -132,14 +132,14 @@ static int cropkit_can_start(int count, size_t stack_size)
     return started == count;
 }
 
-/* The team for the next region of this thread: `wanted` threads, or those that it has by now
- * where the system has no more. */
+/* Return the size of the team for this thread's next region: `wanted`, or the present size if the
+ * system refuses more threads. */
 static int cropkit_team_for(int wanted, size_t stack_size)
 {
     const int have = cropkit_team > 1 && !omp_get_dynamic() ? cropkit_team : 1;
     if (wanted > have && !cropkit_can_start(wanted - have, stack_size))
         wanted = have;
-    /* A region of one thread is none: the team stays as it is. */
+    /* A region of one thread starts no team: the present one stays as it is. */
     if (wanted > 1)
         cropkit_team = wanted;
     return wanted;

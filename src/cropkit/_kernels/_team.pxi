@@ -1,7 +1,7 @@
-# The loop of every kernel: its tasks, each once, on a team of threads; included by _forward.pxi.
+# The loop that runs a kernel's tasks, each once, on a team of threads; included by _forward.pxi.
 #
-# A kernel says what a task is by a function, a description of the call (the job), and the size
-# of the scratch that a thread needs. Tasks may come in any order, and two of them at once.
+# A kernel gives the function that runs a task, a description of the call (the job), and the size
+# of the scratch that a thread needs. Tasks run in any order, and several of them at once.
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange, threadid
@@ -14,7 +14,7 @@ cdef extern from "_scratch.h" nogil:
 
 cdef enum:
     LINE = 64   # bytes of a cache line, and of the widest vector
-    # Values of the arrays between two looks at signals, per thread: some milliseconds.
+    # Values that a thread computes between two checks for signals: some milliseconds of work.
     ROUND_VALUES = 1 << 23
 
 ctypedef void (*Task)(Py_ssize_t number, const void* job, char* scratch) noexcept nogil
@@ -23,10 +23,10 @@ ctypedef void (*Task)(Py_ssize_t number, const void* job, char* scratch) noexcep
 cdef inline Py_ssize_t place(
     char* base, void** slot, Py_ssize_t at, Py_ssize_t size,
 ) noexcept nogil:
-    """Give `slot` its `size` bytes of a thread's scratch at `base`, or only count them.
+    """Point `slot` to the `size` bytes of a thread's scratch at the offset `at` from `base`.
 
-    Returns the next free offset, on a cache line. `base` is NULL where only the size of all
-    is asked for.
+    Returns the next free offset, which is on a cache line. With a `base` of NULL, `slot` becomes
+    NULL, and the offsets only count the size of the scratch.
     """
     cdef Py_ssize_t next = at + (size + LINE - 1) // LINE * LINE + CROPKIT_GAP
     slot[0] = NULL
@@ -39,7 +39,7 @@ cdef inline Py_ssize_t place(
 cdef inline Py_ssize_t place_table(
     char* base, AxisTable* table, Py_ssize_t at, Py_ssize_t entries, Py_ssize_t real_size,
 ) noexcept nogil:
-    """Give a table of an axis its memory, as `place` does."""
+    """Point the arrays of an axis' table to scratch; see `place`."""
     at = place(base, <void**>&table.lo, at, entries * sizeof(Py_ssize_t))
     at = place(base, <void**>&table.hi, at, entries * sizeof(Py_ssize_t))
     return place(base, &table.weight, at, entries * real_size)
@@ -49,7 +49,7 @@ cdef int run_tasks(
     Task run, const void* job, Py_ssize_t tasks, Py_ssize_t round_tasks, int num_threads,
     Py_ssize_t scratch_size,
 ) except -1:
-    """Run tasks 0 to `tasks` in rounds of `round_tasks`, between which signals are looked at.
+    """Run `tasks` tasks in rounds of `round_tasks`, and check for signals between rounds.
 
     Raises
     ------

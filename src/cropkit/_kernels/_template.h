@@ -1,7 +1,7 @@
 /* Names for functions that are made from one text for several types.
  *
- * A template is a header without a guard, which is included once for each type. It finds the
- * type as REAL (and what else its first lines name) and gives a function its name by NAMED. */
+ * A template is a header without a guard, which is included once for each type. It takes the type
+ * as the macro REAL (its first lines name others), and names its functions by NAMED. */
 #ifndef CROPKIT_TEMPLATE_H
 #define CROPKIT_TEMPLATE_H
 

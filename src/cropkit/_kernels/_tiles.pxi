@@ -4,37 +4,37 @@
 from libc.stdlib cimport malloc, qsort
 
 cdef enum:
-    # A tile's columns: two rows of this many values stay in the first-level cache. Its
-    # rows: enough tiles to share out (TILES_PER_THREAD), but none too small to be worth
-    # its tables, none so large that signals wait for it.
+    # TILE_ROW bounds the values of a tile's row: two such rows stay in the first-level cache.
+    # A tile has so few rows that there are TILES_PER_THREAD tiles for each thread, but at least
+    # TILE_MIN values, to be worth its tables, and at most TILE_MAX, since signals wait for it.
     TILE_ROW = 1 << 12
     TILE_MIN = 1 << 14
     TILE_MAX = 1 << 20
     TILE_ROWS = 1 << 14
     TILES_PER_THREAD = 4
-    # Bytes of the image's rows that tiles in order should read: they, and those of the
-    # tiles before and after, stay in a core's own cache.
+    # About how many bytes of image rows a tile should read if tiles are sorted: they, and those
+    # of the tiles before and after, stay in a core's second-level cache.
     BAND_ORDER = 1 << 20
 
 
 cdef struct Tiling:
-    Py_ssize_t rows, columns                # of a tile
-    Py_ssize_t row_tiles, column_tiles      # of a crop
+    Py_ssize_t rows, columns                # rows and columns of a tile
+    Py_ssize_t row_tiles, column_tiles      # tiles of a crop along y and along x
 
 
 cdef struct Order:
-    # A box's row of tiles, with what it is sorted by.
+    # A row of tiles of one box, and its sort key: image, then top.
     Py_ssize_t image
-    double top      # the first image row that it reads, roughly
+    double top      # about the first image row that these tiles read
     Py_ssize_t box, row_tile
 
 
 cdef Tiling plan_tiles(
     const Array4* crops, int num_threads, Py_ssize_t band_rows,
 ) noexcept nogil:
-    """Choose the size of a tile, which bounds what a thread needs of scratch.
+    """Choose the size of a tile, which bounds the scratch that a thread needs.
 
-    Tiles that are to be sorted have about `band_rows` rows, else that is 0.
+    If tiles are to be sorted, they have about `band_rows` rows; `band_rows` is 0 if not.
     """
     cdef Tiling tiling
     cdef Py_ssize_t values, wanted, least
@@ -66,10 +66,10 @@ cdef Order* sort_tiles(
     const real* boxes, const Py_ssize_t* box_indices, const Array4* image,
     const Array4* crops, Py_ssize_t tile_rows, Py_ssize_t row_tiles,
 ) except NULL:
-    """Order the crops' rows of tiles by image and the first row they read.
+    """Sort the crops' rows of tiles by image and by the first image row that they read.
 
-    Neighbours in that order read the same rows: a sweep down each image, in which what
-    several boxes read is fetched into a core's own cache once.
+    The tiles then sweep down each image: rows that several boxes read are fetched into a core's
+    second-level cache once.
     """
     cdef Py_ssize_t n, t, count = crops.batch * row_tiles
     cdef Axis axis

@@ -1,4 +1,4 @@
-/* Types of vectors; CROPKIT_VECTOR_BYTES is that of the header which includes this one. */
+/* Types of vectors; the including header has defined CROPKIT_VECTOR_BYTES. */
 #ifndef CROPKIT_VECTORS_H
 #define CROPKIT_VECTORS_H
 
