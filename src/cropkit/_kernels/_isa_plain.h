@@ -1,5 +1,5 @@
-/* The verbs of _isa.h without intrinsics, for every instruction set that has not defined the verb, or
- * its macro CROPKIT_OWN_..., itself. */
+/* The verbs of _isa.h without intrinsics, for every instruction set that has not defined the
+ * verb, or its macro CROPKIT_OWN_..., itself. */
 #ifndef CROPKIT_ISA_PLAIN_H
 #define CROPKIT_ISA_PLAIN_H
 
