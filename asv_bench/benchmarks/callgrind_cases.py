@@ -38,12 +38,17 @@ void write_profile(const char *name) { CALLGRIND_DUMP_STATS_AT(name); }
 
 def names() -> list[str]:
     """Return the names of the cases: ISA/workload/method or gradient, or a variation of it."""
-    kinds = [f"{name}/{method}" for name in workloads.NAMES for method in workloads.METHODS]
+    kinds = plain_names()
     kinds += [f"{name}-float64/bilinear" for name in workloads.FLOAT64_NAMES]
     # Streaming stores, the pixels of no special route, and strides of no special kind.
     kinds += ["rgb_u8-stream/bilinear", "rgb_u16/bilinear", "rgb_f32-channels_first/bilinear"]
-    kinds += [f"{name}/{what}" for name in workloads.GRADIENT_NAMES for what in GRADIENTS]
     return [f"{isa}/{kind}" for isa in ("avx2", "baseline") for kind in kinds]
+
+
+def plain_names() -> list[str]:
+    """Return the names without variation, for any instruction set: workload/method or gradient."""
+    kinds = [f"{name}/{method}" for name in workloads.NAMES for method in workloads.METHODS]
+    return kinds + [f"{name}/{what}" for name in workloads.GRADIENT_NAMES for what in GRADIENTS]
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -54,9 +59,9 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def prepare(case: str, backend: _cpu.CpuBackend) -> Callable[[], object]:
-    """Return the call that `case` names."""
-    _, kind, method = case.split("/")
+def prepare(kind: str, backend: _cpu.CpuBackend) -> Callable[[], object]:
+    """Return the call that `kind` names: a case's name without its instruction set."""
+    kind, method = kind.split("/")
     kind, _, variation = kind.partition("-")
     name = {"rgb_u16": "rgb_u8"}.get(kind, kind)
     _, height, width, depth = workloads.SHAPES[name].image
@@ -73,18 +78,15 @@ def prepare(case: str, backend: _cpu.CpuBackend) -> Callable[[], object]:
         image = page
     dtype = np.dtype(np.float64 if variation == "float64" else np.float32)
     out = aligned_empty(work.result_shape, dtype)
-    cache = 0 if variation == "stream" else 1 << 62
 
     if method in GRADIENTS:
         return prepare_gradient(method, work, image, backend)
 
     def call() -> object:
-        # Streaming depends on the machine's cache; a count must not.
-        with patch.object(_cpu, "streaming_threshold", lambda: cache):
-            return crop_and_resize(
-                image, work.boxes, work.box_indices, work.crop_size, method,
-                dtype=dtype, out=out, backend=backend, num_threads=1,
-            )  # fmt: skip
+        return crop_and_resize(
+            image, work.boxes, work.box_indices, work.crop_size, method,
+            dtype=dtype, out=out, backend=backend, num_threads=1,
+        )  # fmt: skip
 
     return call
 
@@ -99,10 +101,9 @@ def prepare_gradient(
     out = aligned_empty(image.shape, np.dtype(np.float32))
 
     def grad_image() -> object:
-        with patch.object(_cpu, "streaming_threshold", lambda: 1 << 62):
-            return crop_and_resize_grad_image(
-                grads, boxes, indices, image.shape, out=out, backend=backend, num_threads=1
-            )
+        return crop_and_resize_grad_image(
+            grads, boxes, indices, image.shape, out=out, backend=backend, num_threads=1
+        )
 
     def grad_boxes() -> object:
         return crop_and_resize_grad_boxes(
@@ -116,9 +117,9 @@ def selected(text: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield each case whose name contains `text`, with its call."""
     backends = {isa: _cpu.CpuBackend(isa) for isa in _cpu.built_instruction_sets()}
     for case in names():
-        isa = case.split("/")[0]
+        isa, _, kind = case.partition("/")
         if text in case and isa in backends:
-            yield case, prepare(case, backends[isa])
+            yield case, prepare(kind, backends[isa])
 
 
 def main() -> None:
@@ -126,10 +127,13 @@ def main() -> None:
     valgrind = load_c(_CLIENT_REQUESTS)
     gc.disable()
     for case, call in selected(sys.argv[1]):
-        call()
-        valgrind.count_on()
-        call()
-        valgrind.count_off()
+        # Streaming depends on the machine's cache; a count must not.
+        cache = 0 if "-stream/" in case else 1 << 62
+        with patch.object(_cpu, "streaming_threshold", return_value=cache):
+            call()
+            valgrind.count_on()
+            call()
+            valgrind.count_off()
         valgrind.write_profile(case.encode())
 
 
