@@ -15,11 +15,11 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from asv_bench.benchmarks import callgrind
+from asv_bench.commits import built, git
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "instructions.json"
@@ -43,36 +43,18 @@ def check_build_is_current() -> None:
         )
 
 
-def git(*arguments: str) -> str:
-    """Run git in this repository and return what it prints."""
-    done = subprocess.run(
-        ["git", *arguments], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise NotComparableError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
 def count_commit(commit: str) -> dict[str, int]:
     """Build `commit` with this machine's toolchain and count it with this checkout's cases."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, site = Path(folder, "source"), Path(folder, "site")
-        git("worktree", "add", "--detach", str(source), commit)
-        try:
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-            command += ["--no-build-isolation", "--target", str(site), str(source)]
-            subprocess.run(command, check=True)
-            program = "import json; from asv_bench.benchmarks import callgrind; "
-            program += "print(json.dumps(callgrind.count()))"
-            counted = subprocess.run(
-                [sys.executable, "-c", program],
-                env=os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{HERE.parent}"},
-                cwd=folder, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if counted.returncode:
-                raise NotComparableError(f"{commit} cannot be counted:\n{counted.stderr}")
-        finally:
-            git("worktree", "remove", "--force", str(source))
+    with built(commit) as site:
+        program = "import json; from asv_bench.benchmarks import callgrind; "
+        program += "print(json.dumps(callgrind.count()))"
+        counted = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{HERE.parent}"},
+            cwd=site, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if counted.returncode:
+            raise NotComparableError(f"{commit} cannot be counted:\n{counted.stderr}")
     result: dict[str, int] = json.loads(counted.stdout)
     return result
 
