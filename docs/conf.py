@@ -1,10 +1,15 @@
 """Configuration of Sphinx: ``make docs``."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from sphinx.ext.autodoc.mock import _MockObject
 
 import cropkit
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for what is not installed
+from asv_bench import curves, records
 
 project = "cropkit"
 author = "The cropkit developers"
@@ -52,7 +57,7 @@ html_theme_options = {
 }
 html_sidebars = {"index": [], "tutorial": [], "exactness": [], "backends": [],
                  "writing_a_backend": [], "changelog": [],
-                 "contributing": []}  # fmt: skip
+                 "contributing": [], "record": []}  # fmt: skip
 
 
 def skip_tuple_fields(
@@ -69,7 +74,15 @@ def skip_empty_signature(
     return ("", returns) if signature == "(*args, **kwargs)" else None
 
 
+def draw_record(app: Any) -> None:
+    """Draw what record.md includes."""
+    drawn = Path(app.srcdir, "_build", "record.html")
+    drawn.parent.mkdir(exist_ok=True)
+    drawn.write_text(curves.page(records.read_all()))
+
+
 def setup(app: Any) -> None:
     """Connect the above."""
+    app.connect("builder-inited", draw_record)
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("autodoc-process-signature", skip_empty_signature)

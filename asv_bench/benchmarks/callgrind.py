@@ -130,12 +130,12 @@ def _counted(object_name: str, function: str) -> bool:
     return not _NOT_COUNTED_FUNCTIONS.search(function)
 
 
-def toolchain() -> str:
+def toolchain(kernels: Path = KERNELS) -> str:
     """Return what made the kernels, as they say: ``GCC 12.2.0, Cython 3.3.1``.
 
     Another compiler makes other instructions of the same source.
     """
-    data = next(KERNELS.glob("_baseline.*.so")).read_bytes()
+    data = next(kernels.glob("_baseline.*.so")).read_bytes()
     compiler = re.search(rb"(GCC): \([^)]*\) ([\d.]+)|(clang) version ([\d.]+)", data)
     cython = re.search(rb"_cython_(\d+(?:_\d+)+)", data)
     made_by = " ".join(part.decode() for part in compiler.groups() if part) if compiler else "?"
