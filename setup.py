@@ -10,7 +10,8 @@ CROPKIT_BUILD_SANITIZE
     For developers: a list for ``-fsanitize=``, for example ``address,undefined``. A finding
     ends the process, and what a kernel reads of its scratch without having written it is NaN.
 CROPKIT_BUILD_LIMITED_API
-    ``1`` uses CPython's stable interface of 3.11 alone, ``0`` (default) all of it.
+    ``1`` (default) uses CPython's stable interface of 3.11 alone, so that the wheel is for every
+    later Python too; ``0`` (default on free-threaded Pythons, which lack it) all of it.
 CROPKIT_BUILD_JOBS
     How many compilers run at once (default: the CPUs this process may use).
 """
@@ -18,11 +19,13 @@ CROPKIT_BUILD_JOBS
 import hashlib
 import os
 import platform
+import sysconfig
 from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("src/cropkit/_kernels")
 WITHOUT_OPENMP = ("_features", "_checks", "_memory")
@@ -63,7 +66,10 @@ def jobs() -> int:
 
 
 OPENMP = ["-fopenmp"] if flag("CROPKIT_BUILD_OPENMP", "1") else []
-LIMITED = flag("CROPKIT_BUILD_LIMITED_API", "0")
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+LIMITED = flag("CROPKIT_BUILD_LIMITED_API", "0" if FREE_THREADED else "1")
+if LIMITED and FREE_THREADED:
+    raise SystemExit("CROPKIT_BUILD_LIMITED_API=1: free-threaded Pythons lack this interface")
 MACROS = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
 MACROS += [("Py_LIMITED_API", "0x030b0000"), ("CYTHON_LIMITED_API", "1")] if LIMITED else []
 if sanitizers := os.environ.get("CROPKIT_BUILD_SANITIZE"):
@@ -101,7 +107,20 @@ CONFIGURATION = (
 )
 BUILD = f"build/{hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:8]}"
 
+
+class BuildExt(build_ext):
+    """Compile the modules."""
+
+    def copy_extensions_to_source(self) -> None:
+        """Put them beside their sources, and away what would be imported in their place."""
+        super().copy_extensions_to_source()
+        if LIMITED:
+            for each in KERNELS.glob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"):
+                each.unlink()
+
+
 setup(
+    cmdclass={"build_ext": BuildExt},
     ext_modules=cythonize(
         extensions,
         build_dir=f"{BUILD}/cython",
@@ -115,5 +134,9 @@ setup(
             "autotestdict": False,
         },
     ),
-    options={"build": {"build_base": BUILD}, "build_ext": {"parallel": jobs()}},
+    options={
+        "build": {"build_base": BUILD},
+        "build_ext": {"parallel": jobs()},
+        "bdist_wheel": {"py_limited_api": "cp311"} if LIMITED else {},
+    },
 )
