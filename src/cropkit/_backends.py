@@ -204,7 +204,9 @@ def find(wanted: str | Backend, source: str) -> Entry:
 def use_backend(backend: str | Backend) -> Iterator[None]:
     """Run the calls inside a ``with`` block on one backend.
 
-    Holds for the current thread or asyncio task only (it is a context variable). A call's
+    Holds for the current thread or asyncio task (it is a context variable), and for those that
+    start inside the block and inherit its context: tasks do, threads do where
+    ``sys.flags.thread_inherit_context`` is set, as on free-threaded Pythons from 3.14 on. A call's
     own ``backend=`` goes before it; ``CROPKIT_BACKEND`` comes after it. A block in a generator
     holds for whoever runs the generator until the block is left, in whatever context that is.
 
