@@ -73,8 +73,8 @@ lint: $(VENV)/cropkit.stamp $(VENV)/group-lint.stamp ## style, types and stubs
 docs: $(VENV)/cropkit.stamp $(VENV)/group-docs.stamp ## the documentation, into docs/_build/html
 	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html
 
-# Benchmarks bring their own targets.
-include $(wildcard asv_bench/*.mk gate/*.mk peers/*.mk)
+# Benchmarks and wheels bring their own targets.
+include $(wildcard asv_bench/*.mk gate/*.mk peers/*.mk wheels/*.mk)
 
 .PHONY: clean
 clean: ## remove everything that was built or installed here

@@ -5,12 +5,14 @@ Everything else about the package stands in ``pyproject.toml``.
 Environment
 -----------
 CROPKIT_BUILD_OPENMP
-    ``1`` (default) compiles with OpenMP, ``0`` without: kernels then run on one thread.
+    ``1`` compiles with OpenMP, ``0`` without: kernels then run on one thread. Default: ``1``, but
+    on macOS, whose compiler brings none, ``1`` where LLVM's libomp is found.
 CROPKIT_BUILD_SANITIZE
     For developers: a list for ``-fsanitize=``, for example ``address,undefined``. A finding
     ends the process, and what a kernel reads of its scratch without having written it is NaN.
 CROPKIT_BUILD_LIMITED_API
-    ``1`` uses CPython's stable interface of 3.11 alone, ``0`` (default) all of it.
+    ``1`` (default) uses CPython's stable interface of 3.11 alone, so that the wheel is for every
+    later Python too; ``0`` (default on free-threaded Pythons, which lack it) all of it.
 CROPKIT_BUILD_JOBS
     How many compilers run at once (default: the CPUs this process may use).
 """
@@ -18,11 +20,15 @@ CROPKIT_BUILD_JOBS
 import hashlib
 import os
 import platform
+import re
+import sys
+import sysconfig
 from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("src/cropkit/_kernels")
 WITHOUT_OPENMP = ("_features", "_checks", "_memory")
@@ -37,8 +43,10 @@ INSTRUCTION_SETS = {
     },
     "aarch64": {"neon": []},
 }
-MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-VARIANTS = INSTRUCTION_SETS.get(MACHINE, {"baseline": []})
+# By what the target's platform is called: linux-x86_64, macosx-14.0-arm64, win-amd64.
+PROCESSORS = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+# Where conda and, on arm64 and x86-64, Homebrew put LLVM's OpenMP.
+LIBOMP = (os.environ.get("CONDA_PREFIX"), "/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")
 
 # Contraction to fused multiply-add would change bits (docs/design/exactness.md); aarch64
 # contracts by default. No -fno-trapping-math either: with it GCC 12 makes a cast to integer and
@@ -56,14 +64,60 @@ def flag(name: str, default: str) -> bool:
     return value == "1"
 
 
+def target() -> str:
+    """Return the platform that is built for, which need not be the builder's."""
+    platform_name = sysconfig.get_platform()
+    if not platform_name.startswith("macosx"):
+        return platform_name
+    system, _, processor = platform_name.rpartition("-")
+    asked = set(re.findall(r"-arch\s+(\S+)", os.environ.get("ARCHFLAGS", "")))
+    if len(asked) > 1:
+        raise SystemExit(
+            f"ARCHFLAGS={os.environ['ARCHFLAGS']!r}: expected one processor, since each has "
+            "kernels of its own: build a wheel for each"
+        )
+    if asked:
+        processor = asked.pop()
+    elif processor.startswith("universal"):  # such a Python compiles for both by default
+        processor = platform.machine()
+    os.environ["ARCHFLAGS"] = f"-arch {processor}"  # which setuptools' compiler reads
+    os.environ["_PYTHON_HOST_PLATFORM"] = f"{system}-{processor}"  # and what names a wheel
+    return sysconfig.get_platform()
+
+
+def openmp() -> tuple[list[str], list[str]]:
+    """Return the flags that compile with OpenMP, and those that link with it."""
+    if not flag("CROPKIT_BUILD_OPENMP", "1"):
+        return [], []
+    if not TARGET.startswith("macosx"):
+        return ["-fopenmp"], ["-fopenmp"]
+    # Apple's clang knows OpenMP, but not by that flag, and has neither header nor library.
+    places = [Path(place) for place in LIBOMP if place]
+    for place in places:
+        if (place / "include" / "omp.h").exists():
+            compile_flags = ["-Xclang", "-fopenmp", f"-I{place}/include"]
+            return compile_flags, [f"-L{place}/lib", "-lomp"]
+    missing = f"no OpenMP in {', '.join(map(str, places))}: brew install libomp"
+    if "CROPKIT_BUILD_OPENMP" in os.environ:
+        raise SystemExit(f"CROPKIT_BUILD_OPENMP=1: {missing}")
+    print(f"cropkit is built without threads: {missing}", file=sys.stderr)
+    return [], []
+
+
 def jobs() -> int:
     """Return the number of compilers to run at once."""
     default = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return int(os.environ.get("CROPKIT_BUILD_JOBS", default))
 
 
-OPENMP = ["-fopenmp"] if flag("CROPKIT_BUILD_OPENMP", "1") else []
-LIMITED = flag("CROPKIT_BUILD_LIMITED_API", "0")
+TARGET = target()
+PROCESSOR = next((PROCESSORS[name] for name in PROCESSORS if name in TARGET), "")
+VARIANTS = INSTRUCTION_SETS.get(PROCESSOR, {"baseline": []})
+OPENMP, LINK_OPENMP = openmp()
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+LIMITED = flag("CROPKIT_BUILD_LIMITED_API", "0" if FREE_THREADED else "1")
+if LIMITED and FREE_THREADED:
+    raise SystemExit("CROPKIT_BUILD_LIMITED_API=1: free-threaded Pythons lack this interface")
 MACROS = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
 MACROS += [("Py_LIMITED_API", "0x030b0000"), ("CYTHON_LIMITED_API", "1")] if LIMITED else []
 if sanitizers := os.environ.get("CROPKIT_BUILD_SANITIZE"):
@@ -76,15 +130,15 @@ def extension(name: str, flags: list[str]) -> Extension:
     """Describe one compiled module."""
     # Only what needs OpenMP links with it: the first to load it sets how its idle workers
     # spin (``_threads.py``), and the linker's --as-needed is not everywhere the default.
-    openmp = [] if name in WITHOUT_OPENMP else OPENMP
+    compile_openmp, link_openmp = ([], []) if name in WITHOUT_OPENMP else (OPENMP, LINK_OPENMP)
     return Extension(
         f"cropkit._kernels.{name}",
         [str(KERNELS / f"{name}.pyx")],
         include_dirs=[numpy.get_include(), str(KERNELS)],
         define_macros=MACROS,
         py_limited_api=LIMITED,
-        extra_compile_args=COMPILE + openmp + flags,
-        extra_link_args=LINK + openmp,
+        extra_compile_args=COMPILE + compile_openmp + flags,
+        extra_link_args=LINK + link_openmp,
         # Cython knows what a .pyx includes from Cython, and nothing of these.
         depends=[str(header) for header in KERNELS.glob("*.h")],
     )
@@ -97,11 +151,33 @@ extensions += [extension(f"_{name}", flags) for name, flags in VARIANTS.items()]
 # configuration builds in a folder of its own.
 COMPILER = [os.environ.get(name) for name in ("CC", "CFLAGS", "LDFLAGS")]
 CONFIGURATION = (
-    f"{Path(__file__).read_text()} {OPENMP} {LINK} {MACROS} {COMPILER} {numpy.__version__}"
+    f"{Path(__file__).read_text()} {TARGET} {OPENMP} {LINK} {MACROS} {COMPILER} {numpy.__version__}"
 )
 BUILD = f"build/{hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:8]}"
 
+
+class BuildExt(build_ext):
+    """Compile the modules."""
+
+    def build_extensions(self) -> None:
+        """Compile them, unless the compiler cannot."""
+        if self.compiler.compiler_type == "msvc":
+            raise SystemExit(
+                "MSVC's cl lacks the vector extensions of GNU C, which cropkit is written in: use "
+                "MinGW-w64 (python setup.py build_ext --compiler=mingw32)"
+            )
+        super().build_extensions()
+
+    def copy_extensions_to_source(self) -> None:
+        """Put them beside their sources, and away what would be imported in their place."""
+        super().copy_extensions_to_source()
+        if LIMITED:
+            for each in KERNELS.glob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"):
+                each.unlink()
+
+
 setup(
+    cmdclass={"build_ext": BuildExt},
     ext_modules=cythonize(
         extensions,
         build_dir=f"{BUILD}/cython",
@@ -115,5 +191,9 @@ setup(
             "autotestdict": False,
         },
     ),
-    options={"build": {"build_base": BUILD}, "build_ext": {"parallel": jobs()}},
+    options={
+        "build": {"build_base": BUILD},
+        "build_ext": {"parallel": jobs()},
+        "bdist_wheel": {"py_limited_api": "cp311"} if LIMITED else {},
+    },
 )

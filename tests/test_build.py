@@ -1,5 +1,6 @@
 """What a build is refused under, and what one for a system without mmap does."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 from tests.support.children import python
 
-KERNELS = Path(__file__).parents[1] / "src" / "cropkit" / "_kernels"
+ROOT = Path(__file__).parents[1]
+KERNELS = ROOT / "src" / "cropkit" / "_kernels"
 
 
 def compile_with(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +50,40 @@ def test_a_build_that_would_break_a_promise_is_refused(flags: list[str], sentenc
 @pytest.mark.build
 def test_the_flags_of_a_usual_build_are_taken() -> None:
     assert compile_with("-O3", "-ffp-contract=off", "-fno-math-errno").stderr == ""
+
+
+@pytest.mark.build
+@pytest.mark.parametrize(
+    ("command", "environment", "sentence"),
+    [
+        (
+            ["build_ext"],
+            {
+                "_PYTHON_HOST_PLATFORM": "macosx-11.0-universal2",
+                "ARCHFLAGS": "-arch arm64 -arch x86_64",
+            },
+            "ARCHFLAGS='-arch arm64 -arch x86_64': expected one processor",
+        ),
+        (
+            ["build_ext"],
+            {"_PYTHON_HOST_PLATFORM": "macosx-11.0-arm64", "CROPKIT_BUILD_OPENMP": "1"},
+            "CROPKIT_BUILD_OPENMP=1: no OpenMP in /opt/homebrew/opt/libomp, /usr/local/opt/libomp",
+        ),
+        (["build_ext", "--compiler=msvc"], {}, "MSVC's cl lacks the vector extensions of GNU C"),
+    ],
+    ids=["two-processors", "no-libomp", "msvc"],
+)
+def test_a_build_that_cannot_be_stops_with_a_sentence(
+    command: list[str], environment: dict[str, str], sentence: str
+) -> None:
+    inherited = {name: value for name, value in os.environ.items() if name != "CONDA_PREFIX"}
+    stopped = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", *command],
+        cwd=ROOT, env=inherited | environment,
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert stopped.returncode != 0
+    assert stopped.stderr.splitlines()[-1].startswith(sentence)
 
 
 @pytest.mark.build

@@ -3,6 +3,8 @@
 import asyncio
 import contextvars
 import gc
+import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 import cropkit
 from cropkit import BackendError, Request, _backends, _cpu, _plugins
+from tests.support.children import python
 from tests.support.constant import CUDA, Constant, call_on, value
 from tests.support.plugins import ask
 
@@ -99,6 +102,10 @@ def test_a_refusal_has_a_reason() -> None:
         value(Constant(1, reason=" "))
 
 
+# Since 3.14 a new thread may inherit the context of the one that starts it.
+INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
+
+
 def test_threads_do_not_see_each_others_backend() -> None:
     inside, done, seen = threading.Event(), threading.Event(), {}
 
@@ -117,7 +124,44 @@ def test_threads_do_not_see_each_others_backend() -> None:
     done.set()
     thread.join()
     assert value() == 0
-    assert seen == {"before": 0, "inside": 2}
+    assert seen == {"before": int(INHERITS), "inside": 2}
+
+
+@pytest.mark.parametrize("inherits", [False, True] if sys.version_info >= (3, 14) else [False])
+def test_a_new_thread_is_in_the_block_where_it_inherits_the_context(inherits: bool) -> None:
+    code = """
+import json, sys, threading
+import cropkit
+from tests.support.constant import Constant, value
+seen, began, ended = [], threading.Event(), threading.Event()
+def other():
+    seen.append(value())
+    began.set()
+    ended.wait(60)
+    seen.append(value())
+with cropkit.use_backend(Constant(1)):
+    inside = threading.Thread(target=other)
+    inside.start()
+    began.wait(60)
+ended.set()
+inside.join()
+after = threading.Thread(target=other)
+after.start()
+after.join()
+json.dump(seen, sys.stdout)
+"""
+    child = python("", "-X", f"thread_inherit_context={inherits:d}", "-c", code)
+    assert json.loads(child.stdout) == [inherits, inherits, 0, 0]
+
+
+def test_a_thread_runs_in_the_context_that_it_is_given() -> None:
+    seen = []
+    with cropkit.use_backend(Constant(1)):
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(lambda: seen.append(value()),))
+    thread.start()
+    thread.join()
+    assert seen == [1]
 
 
 def test_tasks_do_not_see_each_others_backend() -> None:

@@ -206,8 +206,10 @@ def find(wanted: str | Backend, source: str) -> Entry:
 def use_backend(backend: str | Backend) -> Iterator[None]:
     """Run the calls inside a ``with`` block on one backend.
 
-    The block holds for the current thread or asyncio task only (the choice is a context
-    variable). The argument ``backend=`` of a call goes before the block, and the block before
+    The block holds for the current thread or asyncio task (the choice is a context variable),
+    and for those that start inside the block and inherit its context: tasks do, threads do where
+    ``sys.flags.thread_inherit_context`` is set, as on free-threaded Pythons from 3.14 on. The
+    argument ``backend=`` of a call goes before the block, and the block before
     ``CROPKIT_BACKEND``. A block in a generator holds for the code that runs the generator,
     until the block is left, by whichever context.
 

@@ -10,7 +10,7 @@ from typing import Any
 # here is about speed.
 PATIENCE = 60
 
-_OURS = ("CROPKIT_", "OMP_", "GOMP_", "PYTHONPATH")
+_OURS = ("CROPKIT_", "OMP_", "GOMP_", "KMP_")
 
 
 def python(
@@ -23,12 +23,15 @@ def python(
     """Run `code` (or ``python arguments``) in a child; check its exit status.
 
     The child's environment is this one without the variables that cropkit and OpenMP
-    read, and with `environment`.
+    read, and with `environment`; its ``PYTHONPATH`` goes before that of this process, which
+    may say which build is tested.
     """
     __tracebackhide__ = True
     command = [sys.executable, *(("-c", textwrap.dedent(code)) if code else ()), *arguments]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     variables = {name: str(value) for name, value in environment.items()}
+    if "PYTHONPATH" in inherited.keys() & variables.keys():
+        variables["PYTHONPATH"] += os.pathsep + inherited["PYTHONPATH"]
     child = subprocess.run(
         command,
         env=inherited | variables,

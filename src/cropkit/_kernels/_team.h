@@ -6,7 +6,8 @@
 #ifndef CROPKIT_TEAM_H
 #define CROPKIT_TEAM_H
 
-#ifdef _OPENMP
+/* Windows limits no program's threads, and lacks the signals that are kept from them here. */
+#if defined(_OPENMP) && !defined(_WIN32)
 #include <ctype.h>
 #include <omp.h>
 #include <pthread.h>
