@@ -207,10 +207,11 @@ cdef void clear_rows(
     const real* unused, char* out, Py_ssize_t begin, Py_ssize_t end, const Bands* bands,
 ) noexcept nogil:
     """Write zeros to rows of an image at `out`; rows that adjoin are written as one run."""
-    cdef Py_ssize_t y, stride = bands.store.out.stride_y
+    cdef const Store* store = &bands.store
+    cdef Py_ssize_t y, stride = store.out.stride_y
     if begin >= end:
         return
-    if bands.store.out.packed and stride == bands.store.out.width * bands.store.out.depth * bands.store.out.itemsize:
+    if store.out.packed and stride == store.out.width * store.out.depth * store.out.itemsize:
         cropkit_put(out + begin * stride, NULL, (end - begin) * stride, bands.store.stream)
         return
     for y in range(begin, end):
@@ -372,7 +373,8 @@ def crop_and_resize_grad_image(
     row_bytes = bands.store.out.width * bands.pixel * <Py_ssize_t>sizeof(real)
     rows = max(1, BAND_BYTES // row_bytes)
     if num_threads > 1:
-        shares = (BANDS_PER_THREAD * num_threads + bands.store.out.batch - 1) // bands.store.out.batch
+        shares = BANDS_PER_THREAD * num_threads
+        shares = (shares + bands.store.out.batch - 1) // bands.store.out.batch
         rows = min(rows, max(BAND_ROWS_MIN, (bands.store.out.height + shares - 1) // shares))
     bands.rows = min(rows, bands.store.out.height)
     job.bands_per_image = (bands.store.out.height + bands.rows - 1) // bands.rows
