@@ -14,7 +14,7 @@ from cropkit._arguments import CPU_DEVICE
 from cropkit._kernels._checks import Call
 from cropkit._request import Request
 from cropkit._system import read, whole_number
-from cropkit._threads import guard_forks, short_spinning, team_size
+from cropkit._threads import SERIAL_SUMS, guard_forks, short_spinning, team_size
 
 # Sorting boxes by the rows that they read pays if there are at least `_SORT_BOXES` of them, and
 # an image is too large to stay in the caches.
@@ -180,7 +180,7 @@ class CpuBackend:
             call.box_indices,
             call.out,
             kernels.exact_in_float32.issuperset((grads_code, code)),
-            team_size(call.num_threads, grads.size),
+            team_size(call.num_threads, grads.size, SERIAL_SUMS),
             not sorting_pays(call.boxes, image),
         )
 

@@ -31,8 +31,10 @@ from typing import Final
 from cropkit._kernels._checks import in_environment
 from cropkit._system import read, whole_number
 
-# Below this many values of the result, starting a team costs more than it saves.
-_SERIAL_VALUES: Final = 1 << 15
+# Below this many values of the crops or of the image's gradient, and of the gradients from which
+# the boxes' gradient is summed, waking a team costs more than it saves (docs/design/threads.md).
+SERIAL_VALUES: Final = 1 << 18
+SERIAL_SUMS: Final = 1 << 17
 # A team larger than this is never started, whatever is asked for.
 _MAX_THREADS: Final = max(64, os.cpu_count() or 1)
 _SPIN_COUNT: Final = "1000"
@@ -46,8 +48,8 @@ _orphaned = False
 _fork = threading.local()  # .parted: whether this thread's team was dissolved before its fork
 
 
-def team_size(num_threads: int | None, values: int) -> int:
-    """Return the number of threads for a call whose result has `values` values.
+def team_size(num_threads: int | None, values: int, serial: int = SERIAL_VALUES) -> int:
+    """Return the number of threads for a call of `values` values, of which `serial` are few.
 
     The number is `num_threads`, else ``CROPKIT_NUM_THREADS``, else 1 for a small result, else
     `default_team_size`.
@@ -57,7 +59,7 @@ def team_size(num_threads: int | None, values: int) -> int:
     if num_threads is None:
         num_threads = _from_environment("CROPKIT_NUM_THREADS")
     if num_threads is None:
-        num_threads = 1 if values < _SERIAL_VALUES else default_team_size()
+        num_threads = 1 if values < serial else default_team_size()
     return min(num_threads, _MAX_THREADS)
 
 
@@ -79,11 +81,12 @@ def default_team_size() -> int:
 def within(limit: int, num_threads: int | None, values: int) -> int | None:
     """Return the ``num_threads`` of a call from a framework that allows itself `limit` threads.
 
-    What the caller or ``CROPKIT_NUM_THREADS`` says is left alone, and so is a call that is small.
+    What the caller or ``CROPKIT_NUM_THREADS`` says is left alone, and so is a call of so few
+    `values` that it takes one thread.
     """
     if (
         num_threads is not None
-        or values < _SERIAL_VALUES
+        or values < min(SERIAL_VALUES, SERIAL_SUMS)
         or in_environment(b"CROPKIT_NUM_THREADS")
         or limit >= default_team_size()
     ):

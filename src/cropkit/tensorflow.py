@@ -15,8 +15,10 @@ Eager tensors go straight to the three functions of `cropkit`, by DLPack; in a g
 wherever one may be asked for.
 """
 
+import math
 import uuid
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import compress
 from typing import Any, Final, SupportsFloat, SupportsIndex, TypeVar
 
@@ -34,6 +36,7 @@ from cropkit._arguments import check_box_indices, check_crop_size
 from cropkit._options import Options, check_options
 from cropkit._results import check_memory
 from cropkit._sampling import Method
+from cropkit._threads import within
 
 try:
     # Private: whether a tape or an accumulator would record a gradient of such tensors, 0 for no.
@@ -187,7 +190,8 @@ def _indices(boxes: Any, image: Any) -> Any:
 def _crop_eagerly(how: Options, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
     def crops() -> Any:
         return cropkit.crop_and_resize(
-            image, boxes, indices, size, dtype=how.dtype, **how.of_crops
+            image, boxes, indices, size, dtype=how.dtype,
+            **_at_most(how.of_crops, lambda: math.prod(_crops_shape(image, boxes, size))),
         )  # fmt: skip
 
     # A gradient that nobody can ask for is not offered: to offer one takes as long as the crops.
@@ -214,11 +218,12 @@ def _crop_in_graph(how: Options, image: Any, boxes: Any, indices: Any, size: Any
 
     def compute(image: Any, boxes: Any, indices: Any, size: Any, out: Any) -> Any:
         return cropkit.crop_and_resize(
-            image, boxes, indices, _numbers(size), dtype=how.dtype, out=out, **how.of_crops
+            image, boxes, indices, _numbers(size), dtype=how.dtype, out=out,
+            **_at_most(how.of_crops, lambda: out.size),
         )  # fmt: skip
 
     def shape(image: Any, boxes: Any, indices: Any, size: Any) -> tuple[int, ...]:
-        return (len(boxes), *check_crop_size(_numbers(size)), image.shape[3])
+        return _crops_shape(image, boxes, _numbers(size))
 
     def of_operation(operation: Any, grads: Any) -> tuple[Any, ...]:
         image, boxes, indices, _ = operation.inputs
@@ -255,8 +260,9 @@ def _grad_image(how: Options, grads: Any, image: Any, boxes: Any, indices: Any) 
 
     def compute(grads: Any, boxes: Any, indices: Any, size: Any, out: Any) -> Any:
         return cropkit.crop_and_resize_grad_image(
-            grads, boxes, indices, np.asarray(size), dtype=dtype, out=out, **how.of_gradients
-        )
+            grads, boxes, indices, np.asarray(size), dtype=dtype, out=out,
+            **_at_most(how.of_gradients, lambda: max(_count(grads), math.prod(size))),
+        )  # fmt: skip
 
     def shape(grads: Any, boxes: Any, indices: Any, size: Any) -> tuple[int, ...]:
         return tuple(size)
@@ -272,8 +278,9 @@ def _grad_image(how: Options, grads: Any, image: Any, boxes: Any, indices: Any) 
 def _grad_boxes(how: Options, grads: Any, image: Any, boxes: Any, indices: Any) -> Any:
     def compute(grads: Any, image: Any, boxes: Any, indices: Any, out: Any) -> Any:
         return cropkit.crop_and_resize_grad_boxes(
-            grads, image, boxes, indices, dtype=how.dtype, out=out, **how.of_gradients
-        )
+            grads, image, boxes, indices, dtype=how.dtype, out=out,
+            **_at_most(how.of_gradients, lambda: _count(grads)),
+        )  # fmt: skip
 
     def shape(grads: Any, image: Any, boxes: Any, indices: Any) -> tuple[int, ...]:
         return (len(boxes), 4)
@@ -283,6 +290,29 @@ def _grad_boxes(how: Options, grads: Any, image: Any, boxes: Any, indices: Any) 
         return _call(compute, shape, how.dtype, _refuse, grads, image, boxes, indices), _refuse
 
     return tf.cast(_with_shape(of_boxes(grads, image, boxes), boxes.shape), boxes.dtype)
+
+
+def _crops_shape(image: Any, boxes: Any, size: Any) -> tuple[int, ...]:
+    return (len(boxes), *check_crop_size(size), image.shape[3])
+
+
+def _count(array: Any) -> int:
+    return math.prod(array.shape)
+
+
+def _at_most(keywords: dict[str, Any], values: Callable[[], int]) -> dict[str, Any]:
+    """Let a call of so many `values` use no more threads than TensorFlow's operators do."""
+    limit = _intra_op_threads()
+    if limit:
+        keywords["num_threads"] = within(limit, keywords["num_threads"], values())
+    return keywords
+
+
+@cache
+def _intra_op_threads() -> int:
+    """Return what ``tf.config.threading`` says, 0 if nothing; settled by the first tensor."""
+    threads: int = tf.config.threading.get_intra_op_parallelism_threads()
+    return threads
 
 
 def _refuse(*_: Any) -> Any:
