@@ -17,7 +17,8 @@ longer than a small crop.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, SupportsFloat, SupportsIndex, cast
 
 import numpy as np
@@ -107,7 +108,7 @@ def crop_and_resize(
     >>> crops.permute(0, 3, 1, 2).shape
     torch.Size([2, 3, 224, 224])
     """
-    given = (image, boxes, box_indices)
+    given: tuple[Any, Any, Any] = (image, boxes, box_indices)
     if has_torch_function(given):
         # Tracers such as torch.fx, and subclasses of tensors, see one call.
         return handle_torch_function(
@@ -119,6 +120,14 @@ def crop_and_resize(
         dtype = torch.float64 if double else torch.float32
     elif dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype={dtype!r}: expected torch.float32 or torch.float64")
+    at_hand = given[:2] if box_indices is None else given
+    unwatched = not torch.compiler.is_compiling() and _is_unwatched(at_hand)
+    learns = unwatched and torch.is_grad_enabled() and any(x.requires_grad for x in given[:2])
+    if unwatched and not learns:
+        return _KERNELS[_crop_and_resize](
+            image, boxes, box_indices, crop_size, method, extrapolation_value, dtype, num_threads,
+            backend,
+        )  # fmt: skip
     # Checked here, since the operators' schemas would refuse these with other messages.
     size = check_crop_size(crop_size)
     value = check_extrapolation_value(extrapolation_value)
@@ -132,9 +141,7 @@ def crop_and_resize(
         count, batch = boxes.shape[0], image.shape[0]
         box_indices = _tensor(box_indices, lambda given: check_box_indices(given, count, batch))
     inputs = image, boxes, box_indices, size, method, value, dtype, threads, backend
-    if not torch.compiler.is_compiling() and _is_unwatched(inputs):
-        return _differentiable(_crop_and_resize, *inputs)
-    return _crop_and_resize(*inputs)
+    return _apply(_Crop, *inputs) if learns else _crop_and_resize(*inputs)
 
 
 def _tensor(given: Any, check: Callable[[Any], Any]) -> torch.Tensor:
@@ -169,6 +176,11 @@ class _Unlocked:
 # Not by torch.library.custom_op: its kernel for autograd, which cannot be replaced without a
 # warning, drops the tangents of forward mode without a word, and refuses torch.func.grad.
 _LIBRARY: Final = torch.library.Library("cropkit", "FRAGMENT")
+_REALS: Final[dict[Any, np.dtype[Any]]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+}
+_CPUS: Final = os.cpu_count() or 1
 _KERNELS: Final[dict[Any, Callable[..., torch.Tensor]]] = {}
 
 
@@ -199,11 +211,15 @@ def _crop_and_resize(
     num_threads: int | None,
     backend: str | None,
 ) -> torch.Tensor:
-    values = boxes.shape[:1].numel() * math.prod(crop_size) * image.shape[3:].numel()
+    def values() -> int:
+        size = math.prod(check_crop_size(crop_size))
+        return size * boxes.shape[:1].numel() * image.shape[3:].numel()
+
     crops: torch.Tensor = cropkit.crop_and_resize(
-        image.detach(), boxes.detach(), box_indices, crop_size, cast(Method, method),
-        extrapolation_value, dtype=dtype, num_threads=_at_most(num_threads, values),
-        backend=backend,
+        _values(image), _values(boxes), box_indices,
+        tuple(crop_size) if type(crop_size) is list else crop_size,  # a list from the dispatcher
+        cast(Method, method), extrapolation_value, dtype=_REALS[dtype],
+        num_threads=_at_most(num_threads, values), backend=backend,
     )  # fmt: skip
     return crops
 
@@ -219,9 +235,9 @@ def _grad_image(
     num_threads: int | None,
     backend: str | None,
 ) -> torch.Tensor:
-    threads = _at_most(num_threads, max(grads.numel(), math.prod(image_size)))
+    threads = _at_most(num_threads, lambda: max(grads.numel(), math.prod(image_size)))
     grad: torch.Tensor = cropkit.crop_and_resize_grad_image(
-        grads.detach(), boxes.detach(), box_indices, image_size, cast(Method, method),
+        _values(grads), _values(boxes), box_indices, image_size, cast(Method, method),
         dtype=dtype, num_threads=threads, backend=backend,
     )  # fmt: skip
     return grad
@@ -239,14 +255,23 @@ def _grad_boxes(
     backend: str | None,
 ) -> torch.Tensor:
     grad: torch.Tensor = cropkit.crop_and_resize_grad_boxes(
-        grads.detach(), image.detach(), boxes.detach(), box_indices, method=cast(Method, method),
-        dtype=dtype, num_threads=_at_most(num_threads, grads.numel()), backend=backend,
+        _values(grads), _values(image), _values(boxes), box_indices, method=cast(Method, method),
+        dtype=_REALS[dtype], num_threads=_at_most(num_threads, grads.numel), backend=backend,
     )  # fmt: skip
     return grad
 
 
-def _at_most(num_threads: int | None, values: int) -> int | None:
-    return within(torch.get_num_threads(), num_threads, values)
+def _values(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the values of a tensor: the plain functions refuse one that requires grad."""
+    return tensor.detach() if tensor.requires_grad else tensor
+
+
+def _at_most(num_threads: int | None, values: Callable[[], int]) -> int | None:
+    """Let a call of so many `values` use no more threads than PyTorch allows itself."""
+    limit = torch.get_num_threads()
+    if num_threads is not None or limit >= _CPUS:
+        return num_threads
+    return within(limit, num_threads, values())
 
 
 # ---- what the compiler sees: shapes and dtypes ------------------------------------------
@@ -315,7 +340,7 @@ class _Gradient(_SingleLevelFunction):
 
 
 def _of_function(operator: Any, inputs: tuple[Any, ...]) -> Any:
-    if _is_unwatched(inputs):
+    if _is_unwatched(x for x in inputs if isinstance(x, torch.Tensor)):
         return _KERNELS[operator](*inputs)
     # An autograd function's forward switches gradients off in both modes, also for the outer
     # levels of torch.func, whose derivatives would silently be 0.
@@ -323,22 +348,22 @@ def _of_function(operator: Any, inputs: tuple[Any, ...]) -> Any:
         return _below_autograd(operator, inputs)
 
 
-def _is_unwatched(inputs: tuple[Any, ...]) -> bool:
-    """Whether nothing but autograd may want to know of a call: no tracer, transform or mode.
+def _is_unwatched(arguments: Iterable[Any]) -> bool:
+    """Whether all are tensors, and nothing but autograd may want to know of a call.
 
-    Much of that is private in PyTorch; where it is not as expected, the answer is no.
+    Not a tracer, a transform or a mode. Much of that is private in PyTorch; where it is not as
+    expected, the answer is no.
     """
     try:
         return (
-            all(_keys(x) in _PLAIN_KEYS for x in inputs if isinstance(x, torch.Tensor))
-            and not torch.compiler.is_compiling()
+            all(_keys(x) in _PLAIN_KEYS for x in arguments)
             and not torch.jit.is_tracing()
             and not torch.autograd.profiler._is_profiler_enabled
             and torch._C._len_torch_dispatch_stack() == 0
             and torch._C._functorch.peek_interpreter_stack() is None
             and forward_ad._current_level < 0
         )
-    except AttributeError:
+    except (AttributeError, TypeError):
         return False
 
 
@@ -369,7 +394,7 @@ def _differentiable(operator: Any, *inputs: Any) -> Any:
     """
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
     learns = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    if not learns and _is_unwatched(inputs):
+    if not learns and _is_unwatched(tensors):
         return _KERNELS[operator](*inputs)
     unpack: Any = forward_ad.unpack_dual
     if any(unpack(x).tangent is not None for x in tensors):
@@ -379,9 +404,11 @@ def _differentiable(operator: Any, *inputs: Any) -> Any:
         )
     if not learns:
         return _below_autograd(operator, inputs)
+    if operator is _crop_and_resize:
+        return _apply(_Crop, *inputs)
+    return _apply(_Gradient, operator, *inputs)
+
+
+def _apply(function: Any, *inputs: Any) -> Any:
     with enable_single_level_autograd_function():
-        if operator is _crop_and_resize:
-            of_crops: Any = _Crop
-            return of_crops.apply(*inputs)
-        of_gradient: Any = _Gradient
-        return of_gradient.apply(operator, *inputs)
+        return function.apply(*inputs)
