@@ -81,9 +81,9 @@ def as_array(value: object, name: str) -> NDArray[Any] | DeviceArray:
 
 
 def host_views(*arrays: object) -> list[Any] | None:
-    """See arrays as NumPy's, if the first is another library's and all are in the CPU's memory.
+    """View arrays as NumPy's, if the first is another library's and all are in the CPU's memory.
 
-    None where one of them is not, or is not to be read: `as_array` says why.
+    Returns None if one of them is elsewhere or must not be read; `as_array` then says why.
     """
     if library_of(arrays[0]) is None:
         return None

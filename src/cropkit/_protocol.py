@@ -1,4 +1,4 @@
-"""What a backend is: the methods that the core calls, and with what."""
+"""The protocol of a backend: the methods that cropkit calls, and their arguments."""
 
 from typing import Any, Protocol, runtime_checkable
 

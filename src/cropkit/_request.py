@@ -165,7 +165,7 @@ def check_forward(
     checked: Any = image
     size: Any = crop_size
     device = CPU
-    # float64 is left to the library, which may not have it.
+    # float64 results are allocated by the library itself, which may not have that dtype.
     if (
         call is None and out is None and real is FLOAT32
         and (views := host_views(image, boxes, box_indices))

@@ -1,4 +1,4 @@
-"""What runs here: versions, instruction set, threads, and every backend with its reason."""
+"""The text for a bug report: versions, instruction set, threads, and every backend's state."""
 
 import os
 import platform

@@ -15,7 +15,7 @@ quotas
     quota is read here, and bounds the team.
 refused threads
     GNU OpenMP ends the process where the system refuses it a thread. Before a team grows,
-    the kernels ask whether the threads can be had, and do with fewer (``_team.h``).
+    the kernels try to start as many threads, and run on fewer if that fails (``_team.h``).
 """
 
 import os
@@ -66,8 +66,8 @@ def team_size(num_threads: int | None, values: int, serial: int = SERIAL_VALUES)
 def default_team_size() -> int:
     """Return OpenMP's maximum, the CPUs of this process or its quota, whichever is least.
 
-    An explicit ``OMP_NUM_THREADS`` wins over the other two. In a worker of PyTorch's
-    ``DataLoader``, no more than PyTorch allows itself there, which is one.
+    An explicit ``OMP_NUM_THREADS`` overrides the other two. In a worker of PyTorch's
+    ``DataLoader`` the limit is PyTorch's own number of threads there, which is one.
     """
     maximum: int = _openmp().openmp_max_threads()
     in_worker = getattr(sys.modules.get("torch.utils.data"), "get_worker_info", None)
@@ -79,10 +79,10 @@ def default_team_size() -> int:
 
 
 def within(limit: int, num_threads: int | None, values: int) -> int | None:
-    """Return the ``num_threads`` of a call from a framework that allows itself `limit` threads.
+    """Return the ``num_threads`` for a call from a framework that uses at most `limit` threads.
 
-    What the caller or ``CROPKIT_NUM_THREADS`` says is left alone, and so is a call of so few
-    `values` that it takes one thread.
+    `num_threads` is returned unchanged if it or ``CROPKIT_NUM_THREADS`` is set, or the call is
+    small.
     """
     if (
         num_threads is not None

@@ -9,8 +9,9 @@
 Array([[0., 5., 0., 5.]], dtype=float32)
 
 A traced call becomes a callback to one of the three functions of `cropkit`, and a
-``custom_vjp`` gives the operator its gradients. ``vmap`` turns a mapped axis into more images
-and more boxes of one call, without a loop; an image that is not mapped is not repeated.
+``custom_vjp`` gives the operator its gradients; a call that nothing traces computes at once.
+``vmap`` turns a mapped axis into more images and more boxes of one call, without a loop; an
+image that is not mapped is not repeated.
 
 On the CPU the callback is a ``buffer_callback``, which reads and writes JAX's own memory. On
 other devices, and in releases of JAX without it, the callback is a ``pure_callback``, which
@@ -42,7 +43,7 @@ try:
 except ImportError:
 
     def trace_state_clean() -> bool:
-        """Say that something may be traced."""
+        """Return False: a release of JAX without this function may always be tracing."""
         return False
 
 
@@ -144,7 +145,7 @@ def crop_and_resize(
             'dtype=float64 needs 64 bits in JAX: jax.config.update("jax_enable_x64", True)'
         )
     boxes = _checked(boxes, lambda values: check_boxes(values, real))
-    # What stands for traced indices is 0, which is to be no error here where there is no image.
+    # `_outline` has zeros for traced indices, which must be no error if there is no image.
     batch = max(image.shape[0], isinstance(box_indices, jax.core.Tracer))
     box_indices = _checked(
         box_indices, lambda values: check_box_indices(values, boxes.shape[0], batch)
@@ -215,9 +216,9 @@ def _fits_in_jax(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_at_hand(*arrays: jax.Array) -> bool:
-    """Whether nothing is traced or placed: a result is then computed at once, without a callback.
+    """Whether the result can be computed at once, without a callback: nothing is traced.
 
-    Where a program has several devices, JAX decides where the result is.
+    With several devices or an accelerator the answer is no, since JAX then places the result.
     """
     return (
         not any(isinstance(array, jax.core.Tracer) for array in arrays)
@@ -288,10 +289,10 @@ def _call_back(compute: Any, options: _Options, shape: Any, dtype: Any, *arrays:
 
 @lru_cache(256)
 def _callback(compute: Any, options: _Options, shape: Any, dtype: Any, on_host: bool) -> Any:
-    """Make a function of arrays that calls back, which JAX compiles once.
+    """Return a function of arrays that calls `compute` back, and that JAX compiles once.
 
-    JAX knows what it has compiled by the function that it is of: where nothing around a call is
-    jitted, as in ``jax.grad`` alone, a new function would be compiled at every call.
+    JAX finds compiled code by the function object. Outside of ``jit``, as in ``jax.grad`` alone,
+    a new function for each call would be compiled at each call.
     """
 
     def fill(_: Any, out: Any, *arrays: Any) -> None:

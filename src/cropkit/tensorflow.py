@@ -39,7 +39,7 @@ from cropkit._sampling import Method
 from cropkit._threads import within
 
 try:
-    # Private: whether a tape or an accumulator would record a gradient of such tensors, 0 for no.
+    # Private: tells whether a tape or an accumulator would record gradients of tensors; 0 is no.
     from tensorflow.python.ops import gradients_util
 
     _gradient_types = gradients_util.PossibleTapeGradientTypes
@@ -133,7 +133,7 @@ def crop_and_resize(
     how = check_options(
         method, extrapolation_value, np.float32 if dtype is None else dtype, num_threads, backend
     )
-    if tf.executing_eagerly():  # all is checked on the way
+    if tf.executing_eagerly():  # the functions that are called check every argument
         image, boxes = _tensor(image), _tensor(boxes, how.dtype)
         size: Any = crop_size
         if isinstance(size, tf.Tensor):
@@ -148,7 +148,7 @@ def crop_and_resize(
 
 
 def _tensor(given: Any, hint: DTypeLike | None = None) -> Any:
-    """Return an argument as a tensor; of the dtype `hint` if nothing else says which."""
+    """Return an argument as a tensor; a list of numbers becomes one of the dtype `hint`."""
     if isinstance(given, tf.Tensor):
         return given
     return tf.convert_to_tensor(given, dtype_hint=None if hint is None else tf.as_dtype(hint))
@@ -166,7 +166,7 @@ def _size(given: Any) -> Any:
 
 
 def _numbers(size: NDArray[Any]) -> Any:
-    """Return a size as a tuple, which the checks take the short way with."""
+    """Return a size as a tuple of int, which is checked faster than an array."""
     return tuple(size.tolist()) if size.ndim == 1 else size
 
 
@@ -194,7 +194,7 @@ def _crop_eagerly(how: Options, image: Any, boxes: Any, indices: Any, size: Any)
             **_at_most(how.of_crops, lambda: math.prod(_crops_shape(image, boxes, size))),
         )  # fmt: skip
 
-    # A gradient that nobody can ask for is not offered: to offer one takes as long as the crops.
+    # If no tape watches a tensor, no gradient is registered: that would take as long as the crops.
     wanted = [bool(_gradient_types([tensor])) for tensor in (image, boxes)]
     if not any(wanted):
         return crops()
@@ -355,5 +355,5 @@ def _call(
 
 
 def _with_shape(tensor: Any, shape: Any) -> Any:
-    """Tell a graph, and what optimizes it, as much of a tensor's shape as is known."""
+    """Give a graph, and its optimizer, the known part of a tensor's shape."""
     return tensor if tf.executing_eagerly() else tf.ensure_shape(tensor, shape)

@@ -84,8 +84,8 @@ def crop_and_resize(
         The default is float64 if the image or the boxes are a float64 tensor, else float32;
         the dtype of a list or a NumPy array does not count.
     num_threads, backend
-        The arguments of `cropkit.crop_and_resize`; they hold for the gradients too. `backend`
-        must be a name.
+        The arguments of `cropkit.crop_and_resize`; they hold for the gradients too. By default
+        there are no more threads than ``torch.get_num_threads()``. `backend` must be a name.
 
     Returns
     -------
@@ -349,10 +349,9 @@ def _of_function(operator: Any, inputs: tuple[Any, ...]) -> Any:
 
 
 def _is_unwatched(arguments: Iterable[Any]) -> bool:
-    """Whether all are tensors, and nothing but autograd may want to know of a call.
+    """Whether all are tensors and only autograd has to see a call: no tracer, transform or mode.
 
-    Not a tracer, a transform or a mode. Much of that is private in PyTorch; where it is not as
-    expected, the answer is no.
+    The functions asked are private in PyTorch; if one of them is missing, the answer is no.
     """
     try:
         return (
@@ -368,7 +367,7 @@ def _is_unwatched(arguments: Iterable[Any]) -> bool:
 
 
 def _keys(tensor: torch.Tensor) -> int:
-    """Return which of the dispatcher's kernels a tensor asks for."""
+    """Return the dispatch keys of a tensor, which choose the dispatcher's kernels."""
     keys: int = torch._C._dispatch_keys(tensor).raw_repr()
     return keys
 

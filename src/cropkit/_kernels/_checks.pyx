@@ -185,7 +185,7 @@ cdef class Call:
 
 
 cdef cnp.ndarray _new_aligned(int ndim, cnp.npy_intp* shape, int kind, Py_ssize_t size):
-    """A new array of `size` bytes that begins at a multiple of ALIGNMENT."""
+    """Return a new array of `size` bytes that begins at a multiple of ALIGNMENT."""
     cdef cnp.npy_intp bytes_needed = size + ALIGNMENT
     cdef cnp.ndarray memory = cnp.PyArray_EMPTY(1, &bytes_needed, cnp.NPY_UINT8, 0)
     cdef char* data = <char*>cnp.PyArray_DATA(memory)

@@ -32,8 +32,8 @@
  *
  * cropkit_lerp_pixels3 has a constant `rows`. If it is 2, the function also lerps in `bottom`,
  * and dst lies between the two by `wy`. All n samples are then done, n must be at least
- * CROPKIT_TAPS, and nothing is written past them, since dst is the result. An instruction set
- * whose CROPKIT_TAPS is 0 has no such function.
+ * CROPKIT_TAPS, and nothing is written past them, since dst is the result. On an instruction
+ * set whose CROPKIT_TAPS is 0, the function must not be called with `rows` 2.
  *
  * Where neighbouring pixels are adjacent in memory, `last` is the offset of the row's last
  * pixel, and one load from `lo` may fetch both taps; elsewhere `last` is less than any offset.

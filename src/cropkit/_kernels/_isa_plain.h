@@ -1,5 +1,6 @@
 /* The verbs of _isa.h without intrinsics, for every instruction set that has not defined the
- * verb, or its macro CROPKIT_OWN_..., itself. */
+ * verb, or its macro CROPKIT_OWN_..., itself. A verb that returns 0 here leaves all samples to
+ * the caller. */
 #ifndef CROPKIT_ISA_PLAIN_H
 #define CROPKIT_ISA_PLAIN_H
 

@@ -92,7 +92,7 @@ static size_t cropkit_stack_size(void)
     return 0;
 }
 
-/* Whether `count` more threads can be had at once. */
+/* Whether the system starts `count` more threads at once. */
 static int cropkit_can_start(int count, size_t stack_size)
 {
     cropkit_gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
