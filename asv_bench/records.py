@@ -6,7 +6,7 @@ files lie in the order of history. It holds
 * ``commit``, ``date`` and ``subject``;
 * ``measured``, a list: what was measured on which ``machine``, made by which ``toolchain``, as a
   value for each case of each of `BENCHMARKS`. The machine is `ANY` where the value is the same on
-  each: instructions, and peak memory to the few hundred KiB that a kernel counts pages by;
+  each: instructions, and peak memory to a few hundred kB;
 * or, instead of that, ``skipped``: why nothing could be measured.
 """
 
