@@ -372,13 +372,18 @@ def _keys(tensor: torch.Tensor) -> int:
     return keys
 
 
-try:
-    with torch.inference_mode():
-        _PLAIN_KEYS = {_keys(torch.empty(0))}
-    with torch.inference_mode(False):
-        _PLAIN_KEYS.add(_keys(torch.empty(0)))
-except AttributeError:
-    _PLAIN_KEYS = set()
+def _plain_keys() -> set[int]:
+    """Return the keys of the CPU's tensors, also of those made in inference mode."""
+    try:
+        with torch.inference_mode():
+            inference = _keys(torch.empty(0))
+        with torch.inference_mode(False):
+            return {inference, _keys(torch.empty(0))}
+    except (AttributeError, TypeError):
+        return set()
+
+
+_PLAIN_KEYS: Final = _plain_keys()
 
 
 def _below_autograd(operator: Any, inputs: tuple[Any, ...]) -> Any:
