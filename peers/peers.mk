@@ -17,6 +17,11 @@ $(PEERS)/cropkit.stamp: $(PEERS)/peers.stamp setup.py $(SOURCES) $(wildcard src/
 peers: $(PEERS)/cropkit.stamp ## compare with TensorFlow and others; rewrites the tables and the chart
 	$(PEERS)/bin/python -m peers.report $(ARGS)
 
+# In the environment of the tests, which has the frameworks.
+.PHONY: peers-frameworks
+peers-frameworks: $(VENV)/cropkit.stamp $(VENV)/group-frameworks.stamp ## compare the modules for frameworks; rewrites their table
+	$(RUN) peers.report_frameworks $(ARGS)
+
 .PHONY: peers-gradients
 peers-gradients: $(PEERS)/cropkit.stamp ## compare the gradients with TensorFlow's; rewrites their table
 	$(PEERS)/bin/python -m peers.report_gradients $(ARGS)

@@ -533,8 +533,8 @@ def _run(call: Call, like: object, given_out: object, backend: str | Backend | N
     if call.is_empty():
         call.out = _zeroed(call.out, given_out)
     elif type(chosen) is type(built_in("cpu").backend):
-        # Only for the backend itself, not for what wraps or extends it. To make a request would cost a
-        # small call a tenth of its time.
+        # Only for the backend itself, not for what wraps or extends it. To make a request would
+        # cost a small call a tenth of its time.
         cast("CpuBackend", chosen).run(call)
     else:
         perform(chosen, call)

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import compress
-from typing import Any, Final, SupportsFloat, SupportsIndex, TypeVar
+from typing import Any, Final, SupportsFloat, SupportsIndex, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -130,15 +130,23 @@ def crop_and_resize(
     >>> crop_and_resize(images, boxes, [0, 1], (224, 224)).shape
     TensorShape([2, 224, 224, 3])
     """
+    eager, size = tf.executing_eagerly(), crop_size
+    if eager:  # the functions that are called check every argument
+        image, boxes = _tensor(image), _tensor(boxes, dtype or np.float32)
+        if isinstance(size, tf.Tensor):
+            size = _numbers(size.numpy())
+        # If no tape watches a tensor, no gradient is registered: it takes as long as the crops.
+        wanted = [bool(_gradient_types([tensor])) for tensor in (image, boxes)]
+        if not any(wanted) and not _intra_op_threads():
+            return cropkit.crop_and_resize(
+                image, boxes, box_indices, size, method, extrapolation_value,
+                dtype=cast(Any, dtype), backend=backend, num_threads=num_threads,
+            )  # fmt: skip
     how = check_options(
         method, extrapolation_value, np.float32 if dtype is None else dtype, num_threads, backend
     )
-    if tf.executing_eagerly():  # the functions that are called check every argument
-        image, boxes = _tensor(image), _tensor(boxes, how.dtype)
-        size: Any = crop_size
-        if isinstance(size, tf.Tensor):
-            size = _numbers(size.numpy())
-        return _crop_eagerly(how, image, boxes, box_indices, size)
+    if eager:
+        return _crop_eagerly(how, image, boxes, box_indices, size, wanted)
     with tf.name_scope(name or "crop_and_resize"):
         image = tf.ensure_shape(_tensor(image), [None] * 4)
         boxes = tf.ensure_shape(_tensor(boxes, how.dtype), [None, 4])
@@ -187,15 +195,15 @@ def _indices(boxes: Any, image: Any) -> Any:
 # `compute` gets the tensors, or NumPy's views of them in a graph.
 
 
-def _crop_eagerly(how: Options, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
+def _crop_eagerly(
+    how: Options, image: Any, boxes: Any, indices: Any, size: Any, wanted: Sequence[bool]
+) -> Any:
     def crops() -> Any:
         return cropkit.crop_and_resize(
             image, boxes, indices, size, dtype=how.dtype,
             **_at_most(how.of_crops, lambda: math.prod(_crops_shape(image, boxes, size))),
         )  # fmt: skip
 
-    # If no tape watches a tensor, no gradient is registered: that would take as long as the crops.
-    wanted = [bool(_gradient_types([tensor])) for tensor in (image, boxes)]
     if not any(wanted):
         return crops()
     if indices is None:

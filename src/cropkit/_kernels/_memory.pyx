@@ -25,7 +25,7 @@ cdef extern from *:
 
     /* A block consists of huge pages of 2 MiB, each one fault instead of 512. */
     #define CROPKIT_PAGE ((size_t)2 << 20)
-    #define CROPKIT_KEPT 1
+    #define CROPKIT_KEPT 2
     #define CROPKIT_KEPT_BYTES ((size_t)256 << 20)
 
     typedef struct { char *data; size_t size; } cropkit_block;
@@ -79,13 +79,20 @@ cdef extern from *:
         return found.data ? found : cropkit_map(size);
     }
 
+    /* Keep a block, and of the older ones as many as there is room for. */
     static void cropkit_give_back(cropkit_block block)
     {
     #if CROPKIT_MAPS && defined(MADV_FREE)
         if (block.size <= CROPKIT_KEPT_BYTES && madvise(block.data, block.size, MADV_FREE) == 0
             && !__atomic_test_and_set(&cropkit_busy, __ATOMIC_ACQUIRE)) {
-            for (int n = 0; n < CROPKIT_KEPT && block.data; n++) {
+            size_t bytes = 0;
+            for (int n = 0; n < CROPKIT_KEPT; n++) {
                 const cropkit_block older = cropkit_kept[n];
+                if (block.data && bytes + block.size > CROPKIT_KEPT_BYTES) {
+                    cropkit_unmap(block);
+                    block.data = NULL;
+                }
+                bytes += block.data ? block.size : 0;
                 cropkit_kept[n] = block;
                 block = older;
             }
