@@ -148,8 +148,8 @@ def crop_and_resize(
     if eager:
         return _crop_eagerly(how, image, boxes, box_indices, size, wanted)
     with tf.name_scope(name or "crop_and_resize"):
-        image = tf.ensure_shape(_tensor(image), [None] * 4)
-        boxes = tf.ensure_shape(_tensor(boxes, how.dtype), [None, 4])
+        image = _with_shape(_tensor(image), [None] * 4)
+        boxes = _with_shape(_tensor(boxes, how.dtype), [None, 4])
         if box_indices is None:
             box_indices = _indices(boxes, image)
         return _crop_in_graph(how, image, boxes, _tensor(box_indices, np.int32), _size(crop_size))
@@ -221,21 +221,24 @@ def _crop_eagerly(
 
 
 def _crop_in_graph(how: Options, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
-    static = tf.get_static_value(size)
-    rows, columns = (None, None) if static is None else static
+    given = tf.get_static_value(size)
+    static = None if given is None else check_crop_size(given)
+    rows, columns = static or (None, None)
+    sizes = [] if static else [size]  # what is known is no input, which would be converted
 
-    def compute(image: Any, boxes: Any, indices: Any, size: Any, out: Any) -> Any:
+    def compute(image: Any, boxes: Any, indices: Any, *sizes: Any, out: Any) -> Any:
         return cropkit.crop_and_resize(
-            image, boxes, indices, _numbers(size), dtype=how.dtype, out=out,
+            image, boxes, indices, static or _numbers(*sizes), dtype=how.dtype, out=out,
             **_at_most(how.of_crops, lambda: out.size),
         )  # fmt: skip
 
-    def shape(image: Any, boxes: Any, indices: Any, size: Any) -> tuple[int, ...]:
-        return _crops_shape(image, boxes, _numbers(size))
+    def shape(image: Any, boxes: Any, indices: Any, *sizes: Any) -> tuple[int, ...]:
+        return (len(boxes), *(static or check_crop_size(_numbers(*sizes))), image.shape[3])
 
     def of_operation(operation: Any, grads: Any) -> tuple[Any, ...]:
-        image, boxes, indices, _ = operation.inputs
-        return *_gradients(how, grads, image, boxes, indices, (True, True)), None, None
+        image, boxes, indices, *_ = operation.inputs
+        both = _gradients(how, grads, image, boxes, indices, (True, True))
+        return *both, None, *[None for _ in sizes]
 
     @tf.custom_gradient
     def crops(image: Any, boxes: Any) -> Any:
@@ -244,8 +247,8 @@ def _crop_in_graph(how: Options, image: Any, boxes: Any, indices: Any, size: Any
 
         known = (boxes.shape[0], rows, columns, image.shape[3])
         if None not in known:
-            check_memory(tuple(map(int, known)), how.dtype)
-        result = _call(compute, shape, how.dtype, of_operation, image, boxes, indices, size)
+            check_memory(cast(tuple[int, ...], known), how.dtype)
+        result = _call(compute, shape, how.dtype, of_operation, image, boxes, indices, *sizes)
         return _with_shape(result, known), gradient
 
     return crops(image, boxes)
@@ -363,5 +366,11 @@ def _call(
 
 
 def _with_shape(tensor: Any, shape: Any) -> Any:
-    """Give a graph, and its optimizer, the known part of a tensor's shape."""
-    return tensor if tf.executing_eagerly() else tf.ensure_shape(tensor, shape)
+    """Tell a graph, and its optimizer, as much of a tensor's shape as is known.
+
+    ``set_shape`` does not reach the optimizer, which then leaves slow operations as they are.
+    """
+    known = tensor.shape.as_list() if tensor.shape.rank == len(shape) else []
+    if known and all(wanted in (None, axis) for wanted, axis in zip(shape, known, strict=True)):
+        return tensor  # an operation that says nothing new would take time at each run
+    return tf.ensure_shape(tensor, shape)
