@@ -51,6 +51,9 @@ except (ImportError, AttributeError):
 
 __all__ = ["crop_and_resize"]
 
+# Bytes up to which TensorFlow copies a result of NumPy's sooner than it takes over an aligned one:
+# 30 of 380 microseconds for one of 7 kB.
+_COPIED: Final = 1 << 16
 _NOT_SAVED: Final = (
     "crop_and_resize calls back into Python, which a SavedModel does not contain: it could not be "
     "loaded elsewhere; export with tf.image.crop_and_resize in its place"
@@ -229,7 +232,7 @@ def _crop_in_graph(how: Options, image: Any, boxes: Any, indices: Any, size: Any
     def compute(image: Any, boxes: Any, indices: Any, *sizes: Any, out: Any) -> Any:
         return cropkit.crop_and_resize(
             image, boxes, indices, static or _numbers(*sizes), dtype=how.dtype, out=out,
-            **_at_most(how.of_crops, lambda: out.size),
+            **_at_most(how.of_crops, lambda: 0 if out is None else out.size),
         )  # fmt: skip
 
     def shape(image: Any, boxes: Any, indices: Any, *sizes: Any) -> tuple[int, ...]:
@@ -348,6 +351,9 @@ def _call(
 
     def when_run(*arrays: NDArray[Any]) -> NDArray[Any]:
         size = shape(*arrays)
+        if math.prod(size) * dtype.itemsize <= _COPIED:
+            small: NDArray[Any] = compute(*arrays, out=None)
+            return small
         check_memory(size, dtype)
         result: NDArray[Any] = compute(*arrays, out=_arrays.aligned_empty(size, dtype))
         return result
