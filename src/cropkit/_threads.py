@@ -35,6 +35,10 @@ from cropkit._system import read, whole_number
 # the boxes' gradient is summed, waking a team costs more than it saves (docs/design/threads.md).
 SERIAL_VALUES: Final = 1 << 18
 SERIAL_SUMS: Final = 1 << 17
+# The same where rows come from an image of so many bytes, which does not stay in a CPU's caches:
+# each thread waits for memory on its own.
+SERIAL_FAR: Final = 1 << 15
+FAR_BYTES: Final = 1 << 21
 # A team larger than this is never started, whatever is asked for.
 _MAX_THREADS: Final = max(64, os.cpu_count() or 1)
 _SPIN_COUNT: Final = "1000"
@@ -86,7 +90,7 @@ def within(limit: int, num_threads: int | None, values: int) -> int | None:
     """
     if (
         num_threads is not None
-        or values < min(SERIAL_VALUES, SERIAL_SUMS)
+        or values < SERIAL_FAR
         or in_environment(b"CROPKIT_NUM_THREADS")
         or limit >= default_team_size()
     ):
