@@ -14,15 +14,7 @@ from cropkit._arguments import CPU_DEVICE
 from cropkit._kernels._checks import Call
 from cropkit._request import Request
 from cropkit._system import read, whole_number
-from cropkit._threads import (
-    FAR_BYTES,
-    SERIAL_FAR,
-    SERIAL_SUMS,
-    SERIAL_VALUES,
-    guard_forks,
-    short_spinning,
-    team_size,
-)
+from cropkit._threads import SERIAL_SUMS, guard_forks, short_spinning, team_size
 
 # Sorting boxes by the rows that they read pays if there are at least `_SORT_BOXES` of them, and
 # an image is too large to stay in the caches.
@@ -152,7 +144,7 @@ class CpuBackend:
             out,
             kernels.methods[call.sampling.method],
             call.extrapolation_value,
-            team_size(call.num_threads, out.size, _few(image, SERIAL_VALUES)),
+            team_size(call.num_threads, out.size, image),
             out.nbytes > streaming_threshold(),
             not sorting_pays(call.boxes, image),
         )
@@ -188,7 +180,7 @@ class CpuBackend:
             call.box_indices,
             call.out,
             kernels.exact_in_float32.issuperset((grads_code, code)),
-            team_size(call.num_threads, grads.size, _few(image, SERIAL_SUMS)),
+            team_size(call.num_threads, grads.size, image, SERIAL_SUMS),
             not sorting_pays(call.boxes, image),
         )
 
@@ -245,11 +237,6 @@ def _call(
     call.boxes, call.box_indices = boxes, box_indices
     call.request = request
     return call
-
-
-def _few(image: NDArray[Any], few: int) -> int:
-    """Return how many values are too few for a team: `few`, less if they come from far away."""
-    return SERIAL_FAR if image.nbytes >= FAR_BYTES else few
 
 
 def sorting_pays(boxes: NDArray[Any], image: NDArray[Any]) -> bool:

@@ -26,7 +26,9 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from cropkit._kernels._checks import in_environment
 from cropkit._system import read, whole_number
@@ -37,8 +39,8 @@ SERIAL_VALUES: Final = 1 << 18
 SERIAL_SUMS: Final = 1 << 17
 # The same where rows come from an image of so many bytes, which does not stay in a CPU's caches:
 # each thread waits for memory on its own.
-SERIAL_FAR: Final = 1 << 15
-FAR_BYTES: Final = 1 << 21
+_SERIAL_FAR: Final = 1 << 15
+_FAR_BYTES: Final = 1 << 21
 # A team larger than this is never started, whatever is asked for.
 _MAX_THREADS: Final = max(64, os.cpu_count() or 1)
 _SPIN_COUNT: Final = "1000"
@@ -52,8 +54,13 @@ _orphaned = False
 _fork = threading.local()  # .parted: whether this thread's team was dissolved before its fork
 
 
-def team_size(num_threads: int | None, values: int, serial: int = SERIAL_VALUES) -> int:
-    """Return the number of threads for a call of `values` values, of which `serial` are few.
+def team_size(
+    num_threads: int | None,
+    values: int,
+    image: NDArray[Any] | None = None,
+    few: int = SERIAL_VALUES,
+) -> int:
+    """Return the number of threads for a call of `values` values that reads `image`.
 
     The number is `num_threads`, else ``CROPKIT_NUM_THREADS``, else 1 for a small result, else
     `default_team_size`.
@@ -63,7 +70,10 @@ def team_size(num_threads: int | None, values: int, serial: int = SERIAL_VALUES)
     if num_threads is None:
         num_threads = _from_environment("CROPKIT_NUM_THREADS")
     if num_threads is None:
-        num_threads = 1 if values < serial else default_team_size()
+        small = values < _SERIAL_FAR or (
+            values < few and (image is None or image.nbytes < _FAR_BYTES)
+        )
+        num_threads = 1 if small else default_team_size()
     return min(num_threads, _MAX_THREADS)
 
 
@@ -90,7 +100,7 @@ def within(limit: int, num_threads: int | None, values: int) -> int | None:
     """
     if (
         num_threads is not None
-        or values < SERIAL_FAR
+        or values < _SERIAL_FAR
         or in_environment(b"CROPKIT_NUM_THREADS")
         or limit >= default_team_size()
     ):
