@@ -29,5 +29,6 @@ test-wheel: ## test the wheel in dist/ with PYTHON=, any from 3.11, in an enviro
 	$(INSTALLED)/venv/bin/python -m pip install --quiet dist/cropkit-*.whl
 	cd $(INSTALLED)/source && ../venv/bin/python -m pip install --quiet --group test
 	$(INSTALLED)/venv/bin/python wheels/check_installed.py
+	ln -s "$$(command -v git)" $(INSTALLED)/venv/bin # for the tests of the record of performance
 	cd $(INSTALLED)/source && env PATH=$(abspath $(INSTALLED))/venv/bin \
 	    ../venv/bin/python -m pytest -p tests.support.no_skips -m 'not ($(LEFT_OUT) or gpu)' $(TESTS)
