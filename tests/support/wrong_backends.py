@@ -14,6 +14,8 @@ SOURCE: Final = Path(_reference.__file__).read_text()
 
 # Passages of _reference.py: where each method begins, with its arguments checked.
 FORWARD: Final = '        with np.errstate(all="ignore"):\n            out[...] = real.type'
+UNAVAILABLE = "    def unavailable(self) -> str | None:\n"
+REFUSES = "    def refuses(self, request: Request) -> str | None:\n"
 GRAD_IMAGE: Final = "            sums = np.zeros(request.image_shape, real)\n"
 POSITIONS: Final = "v = flush(flush(a * limit) + flush(np.arange(count).astype(real) * scale))"
 SCALE: Final = "scale = flush(flush(flush(b - a) * limit) / real(count - 1))"
@@ -144,25 +146,19 @@ CHANGES: Final = {
     ),
     "box_edges_swapped": Change("return np.stack([limit - second, second])",
                                 "return np.stack([second, limit - second])"),
-    "no_box_gradient_of_nearest": Change(
-        "The method is bilinear, whatever was asked.\"\"\"\n",
-        "The method is bilinear, whatever was asked.\"\"\"\n"
-        '        if request.sampling.method == "nearest":\n'
-        "            out[...] = 0\n            return\n",
+    "no_box_gradient_of_nearest": before(
+        16 * " " + 'rows = sample_axis(y1, y2, height, crop_height, "bilinear")',
+        'if request.sampling.method == "nearest":', "    out[n] = 0", "    continue",
     ),
     "grads_strides_ignored": Change(
         GRAD_IMAGE, '            grads = grads.ravel(order="K").reshape(grads.shape)\n' + GRAD_IMAGE
     ),
     # ---- manners
-    "unavailable": Change(
-        '"""Nothing keeps it from running."""\n        return None', 'return "no driver"'
-    ),
-    "all_refused": Change(
-        '"""Every call is computed."""\n        return None', 'return "not today"'
-    ),
+    "unavailable": Change(UNAVAILABLE, f'{UNAVAILABLE}        return "no driver"\n'),
+    "all_refused": Change(REFUSES, f'{REFUSES}        return "not today"\n'),
     "refuses_without_a_sentence": Change(
-        '"""Every call is computed."""\n        return None',
-        'return True if request.image_dtype.name == "uint64" else None',
+        REFUSES,
+        f'{REFUSES}        return True if request.image_dtype.name == "uint64" else None\n',
     ),
     "one_gradient": Change("def grad_boxes(", "def gradient_of_boxes("),
 }  # fmt: skip
