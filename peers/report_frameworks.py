@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 
-from peers.frameworks import CASES, OURS, PLAIN, THEIRS
+from asv_bench.benchmarks.framework_calls import CASES, OURS, PLAIN, THEIRS
 from peers.report import ROOT, TIMES, conditions, markdown, number, replace_between_markers
 
 BEGIN, END = "<!-- framework table: begin -->", "<!-- framework table: end -->"
