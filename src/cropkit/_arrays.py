@@ -314,7 +314,7 @@ class _Torch(Library):
         torch: Any = sys.modules["torch"]
         if result.dtype.kind == "f":
             return torch.from_numpy(result)
-        if result.dtype.name == "bfloat16":
+        if result.dtype.kind == "V":  # bfloat16, whose name takes a microsecond to ask for
             return torch.from_dlpack(result.view(np.int16)).view(torch.bfloat16)
         return torch.from_dlpack(result)
 
@@ -347,7 +347,7 @@ class _Jax(Library):
         return super().empty(shape, dtype)
 
     def adopt(self, result: NDArray[Any], like: Any) -> Any:
-        if result.dtype.name == "bfloat16":
+        if result.dtype.kind == "V":  # bfloat16, whose name takes a microsecond to ask for
             return sys.modules["jax"].device_put(result, may_alias=True)
         return super().adopt(result, like)
 
@@ -381,7 +381,7 @@ class _TensorFlow(Library):
 
     def adopt(self, result: NDArray[Any], like: Any) -> Any:
         tf: Any = sys.modules["tensorflow"]
-        if result.dtype.name == "bfloat16":
+        if result.dtype.kind == "V":  # bfloat16, whose name takes a microsecond to ask for
             return tf.bitcast(self.adopt(result.view(np.int16), like), tf.bfloat16)
         return tf.experimental.dlpack.from_dlpack(result.__dlpack__())
 

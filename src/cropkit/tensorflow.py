@@ -139,8 +139,8 @@ def crop_and_resize(
         if isinstance(size, tf.Tensor):
             size = _numbers(size.numpy())
         # If no tape watches a tensor, no gradient is registered: it takes as long as the crops.
-        wanted = [bool(_gradient_types([tensor])) for tensor in (image, boxes)]
-        if not any(wanted) and not _intra_op_threads():
+        watched = _gradient_types([image, boxes])
+        if not watched and not _intra_op_threads():
             return cropkit.crop_and_resize(
                 image, boxes, box_indices, size, method, extrapolation_value,
                 dtype=cast(Any, dtype), backend=backend, num_threads=num_threads,
@@ -149,7 +149,7 @@ def crop_and_resize(
         method, extrapolation_value, np.float32 if dtype is None else dtype, num_threads, backend
     )
     if eager:
-        return _crop_eagerly(how, image, boxes, box_indices, size, wanted)
+        return _crop_eagerly(how, image, boxes, box_indices, size)
     with tf.name_scope(name or "crop_and_resize"):
         image = _with_shape(_tensor(image), [None] * 4)
         boxes = _with_shape(_tensor(boxes, how.dtype), [None, 4])
@@ -198,9 +198,9 @@ def _indices(boxes: Any, image: Any) -> Any:
 # `compute` gets the tensors, or NumPy's views of them in a graph.
 
 
-def _crop_eagerly(
-    how: Options, image: Any, boxes: Any, indices: Any, size: Any, wanted: Sequence[bool]
-) -> Any:
+def _crop_eagerly(how: Options, image: Any, boxes: Any, indices: Any, size: Any) -> Any:
+    wanted = [bool(_gradient_types([tensor])) for tensor in (image, boxes)]
+
     def crops() -> Any:
         return cropkit.crop_and_resize(
             image, boxes, indices, size, dtype=how.dtype,
