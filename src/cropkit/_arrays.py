@@ -285,6 +285,11 @@ class _Torch(Library):
                 "a tensor that requires grad is for cropkit.torch.crop_and_resize, which "
                 "differentiates; detach() gives its values alone"
             )
+        if torch.jit.is_tracing():  # which would take the result for a constant
+            raise TypeError(
+                "what torch.jit.trace records is for cropkit.torch.crop_and_resize, an operator "
+                "of PyTorch's"
+            )
         forward_ad = torch.autograd.forward_ad
         # Outside of a level, no tensor has a tangent; to ask one takes half a microsecond.
         inside = getattr(forward_ad, "_current_level", 0) >= 0
@@ -302,6 +307,8 @@ class _Torch(Library):
             view: NDArray[Any] = self.as_int16(value).numpy().view(_bfloat16())
         else:
             view = value.numpy()
+        if view.size and value.untyped_storage().nbytes() == 0:
+            raise ValueError("this tensor's memory has been freed, by resizing its storage")
         return view
 
     def as_int16(self, value: Any) -> Any:
@@ -370,6 +377,9 @@ class _TensorFlow(Library):
                 "a tensor of a tf.function is for cropkit.tensorflow.crop_and_resize, which "
                 "works in graphs and under GradientTape"
             )
+        dtype = value.dtype  # TensorFlow ends the process where it is asked for a string's memory
+        if not (dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype.is_complex):
+            raise TypeError(f"a tensor of dtype {dtype.name}, which is none of numbers")
         return super().view(value)
 
     def as_int16(self, value: Any) -> Any:

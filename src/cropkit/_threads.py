@@ -101,7 +101,7 @@ def within(limit: int, num_threads: int | None, values: int) -> int | None:
     if (
         num_threads is not None
         or values < _SERIAL_FAR
-        or in_environment(b"CROPKIT_NUM_THREADS")
+        or _from_environment("CROPKIT_NUM_THREADS") is not None
         or limit >= default_team_size()
     ):
         return num_threads

@@ -55,8 +55,9 @@ from cropkit._arguments import (
     check_dtype,
     check_image,
 )
-from cropkit._arrays import as_host_array, grad_image_dtype, refuse_deleted
+from cropkit._arrays import aligned_empty, as_host_array, grad_image_dtype, refuse_deleted
 from cropkit._options import Options, check_options
+from cropkit._results import check_memory
 from cropkit._sampling import Method
 
 __all__ = ["crop_and_resize"]
@@ -154,9 +155,14 @@ def crop_and_resize(
     how = check_options(method, extrapolation_value, real, num_threads, backend)
     crops: jax.Array
     if _is_at_hand(image, boxes, box_indices):
-        crops = cropkit.crop_and_resize(
-            image, boxes, box_indices, size, dtype=real, **how.of_crops
+        shape = (boxes.shape[0], *size, image.shape[3])
+        check_memory(shape, real)
+        out = aligned_empty(shape, real)
+        cropkit.crop_and_resize(
+            np.asarray(image), np.asarray(boxes), np.asarray(box_indices), size, dtype=real,
+            out=out, **how.of_crops,
         )  # fmt: skip
+        crops = jax.device_put(out, may_alias=True)  # on no device for good, unlike by DLPack
     else:
         options = _Options(image.shape, image.dtype, boxes.dtype, size, how)
         crops = _crop_and_resize(options, *_varying(image, boxes, box_indices))
@@ -225,6 +231,7 @@ def _is_at_hand(*arrays: jax.Array) -> bool:
         and trace_state_clean()
         and jax.default_backend() == "cpu"
         and jax.device_count() == 1
+        and not any(_debugging())  # JAX looks for NaN in what it has computed
     )
 
 
@@ -284,11 +291,19 @@ _crop_and_resize.defvjp(_forward, _backward, symbolic_zeros=True)
 def _call_back(compute: Any, options: _Options, shape: Any, dtype: Any, *arrays: Any) -> Any:
     """Let JAX call `compute` with the arrays: images and gradients, boxes, box_indices."""
     on_host = buffer_callback is not None and jax.default_backend() == "cpu"
-    return _varying(_callback(compute, options, shape, dtype, on_host)(*arrays), *arrays)[0]
+    # 0.0 and -0.0 are equal, and are not the same; what is compiled looks for NaN or does not.
+    key = options.how.extrapolation_value.hex(), _debugging()
+    return _varying(_callback(compute, options, shape, dtype, on_host, key)(*arrays), *arrays)[0]
+
+
+def _debugging() -> tuple[bool, bool]:
+    return jax.config.jax_debug_nans, jax.config.jax_debug_infs
 
 
 @lru_cache(256)
-def _callback(compute: Any, options: _Options, shape: Any, dtype: Any, on_host: bool) -> Any:
+def _callback(
+    compute: Any, options: _Options, shape: Any, dtype: Any, on_host: bool, key: Any
+) -> Any:
     """Return a function of arrays that calls `compute` back, and that JAX compiles once.
 
     JAX finds compiled code by the function object. Outside of ``jit``, as in ``jax.grad`` alone,

@@ -138,6 +138,8 @@ def crop_and_resize(
         image, boxes = _tensor(image), _tensor(boxes, dtype or np.float32)
         if isinstance(size, tf.Tensor):
             size = _numbers(size.numpy())
+        elif type(size) is not tuple or not all(type(n) is int for n in size):
+            size = _numbers(_size(size).numpy())  # a variable, or a list with tensors in it
         # If no tape watches a tensor, no gradient is registered: it takes as long as the crops.
         watched = _gradient_types([image, boxes])
         if not watched and not _intra_op_threads():
@@ -151,11 +153,14 @@ def crop_and_resize(
     if eager:
         return _crop_eagerly(how, image, boxes, box_indices, size)
     with tf.name_scope(name or "crop_and_resize"):
-        image = _with_shape(_tensor(image), [None] * 4)
-        boxes = _with_shape(_tensor(boxes, how.dtype), [None, 4])
+        # Tensors of this graph and no other's: a loop's or a condition's has its own.
+        image = tf.ensure_shape(tf.convert_to_tensor(image), [None] * 4)
+        boxes = tf.convert_to_tensor(boxes, dtype_hint=tf.as_dtype(how.dtype))
+        boxes = tf.ensure_shape(boxes, [None, 4])
         if box_indices is None:
             box_indices = _indices(boxes, image)
-        return _crop_in_graph(how, image, boxes, _tensor(box_indices, np.int32), _size(crop_size))
+        indices = tf.identity(tf.convert_to_tensor(box_indices, dtype_hint=tf.int32))
+        return _crop_in_graph(how, image, boxes, indices, _size(crop_size))
 
 
 def _tensor(given: Any, hint: DTypeLike | None = None) -> Any:
@@ -211,6 +216,7 @@ def _crop_eagerly(how: Options, image: Any, boxes: Any, indices: Any, size: Any)
         return crops()
     if indices is None:
         indices = _indices(boxes, image)
+    indices = tf.convert_to_tensor(indices, dtype_hint=tf.int32)  # no variable is read below
 
     @tf.custom_gradient
     def of_wanted(*_: Any) -> Any:

@@ -19,6 +19,7 @@ longer than a small crop.
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, Final, SupportsFloat, SupportsIndex, cast
 
 import numpy as np
@@ -280,17 +281,28 @@ def _at_most(num_threads: int | None, values: Callable[[], int]) -> int | None:
 @torch.library.register_fake("cropkit::crop_and_resize", lib=_LIBRARY)
 def _(image, boxes, box_indices, crop_size, method, extrapolation_value, dtype, *_):  # type: ignore[no-untyped-def]
     torch._check(image.dim() == 4, lambda: f"image has {image.dim()} axes: expected 4")
+    _check_meta(image, boxes)
     return image.new_empty((boxes.shape[0], *crop_size, image.shape[3]), dtype=dtype)
 
 
 @torch.library.register_fake("cropkit::crop_and_resize_grad_image", lib=_LIBRARY)
 def _(grads, boxes, box_indices, image_size, method, dtype, *_):  # type: ignore[no-untyped-def]
+    _check_meta(grads, boxes)
     return grads.new_empty(image_size, dtype=dtype)
 
 
 @torch.library.register_fake("cropkit::crop_and_resize_grad_boxes", lib=_LIBRARY)
 def _(grads, image, boxes, box_indices, method, dtype, *_):  # type: ignore[no-untyped-def]
+    _check_meta(image, boxes)
     return image.new_empty((boxes.shape[0], 4), dtype=dtype)
+
+
+def _check_meta(image: Any, boxes: Any) -> None:
+    """Refuse boxes without values where the result would be taken for values."""
+    torch._check(
+        boxes.device.type != "meta" or image.device.type == "meta",
+        lambda: f"boxes is a meta tensor, and the other arrays are on {image.device}",
+    )
 
 
 # ---- the gradients --------------------------------------------------------------------
@@ -313,12 +325,12 @@ class _Crop(_SingleLevelFunction):
         image, boxes, box_indices = ctx.saved_tensors
         of_image = of_boxes = None
         if ctx.needs_input_grad[0]:
-            of_image = _differentiable(
+            of_image = _call(
                 _grad_image, grads, boxes, box_indices, ctx.image_size, ctx.method,
                 grad_image_dtype(ctx.image_dtype, ctx.dtype), *ctx.how,
             ).to(ctx.image_dtype)  # fmt: skip
         if ctx.needs_input_grad[1]:
-            of_boxes = _differentiable(
+            of_boxes = _call(
                 _grad_boxes, grads, image, boxes, box_indices, ctx.method, ctx.dtype, *ctx.how
             ).to(ctx.boxes_dtype)  # fmt: skip
         return of_image, of_boxes, *[None] * 7
@@ -355,12 +367,13 @@ def _is_unwatched(arguments: Iterable[Any]) -> bool:
     """
     try:
         return (
-            all(_keys(x) in _PLAIN_KEYS for x in arguments)
+            torch._C._len_torch_dispatch_stack() == 0
+            and torch._ops._len_torch_dispatch_stack_pre_dispatch() == 0
             and not torch.jit.is_tracing()
             and not torch.autograd.profiler._is_profiler_enabled
-            and torch._C._len_torch_dispatch_stack() == 0
             and torch._C._functorch.peek_interpreter_stack() is None
             and forward_ad._current_level < 0
+            and all(_keys(x) in _plain_keys() for x in arguments)
         )
     except (AttributeError, TypeError):
         return False
@@ -372,18 +385,16 @@ def _keys(tensor: torch.Tensor) -> int:
     return keys
 
 
-def _plain_keys() -> set[int]:
-    """Return the keys of the CPU's tensors, also of those made in inference mode."""
-    try:
-        with torch.inference_mode():
-            inference = _keys(torch.empty(0))
-        with torch.inference_mode(False):
-            return {inference, _keys(torch.empty(0))}
-    except (AttributeError, TypeError):
-        return set()
+@cache
+def _plain_keys() -> frozenset[int]:
+    """Return the keys of the CPU's tensors, also of those made in inference mode.
 
-
-_PLAIN_KEYS: Final = _plain_keys()
+    Asked for where no mode is active, which would make other tensors.
+    """
+    with torch.inference_mode():
+        inference = _keys(torch.empty(0, device="cpu"))
+    with torch.inference_mode(False):
+        return frozenset({inference, _keys(torch.empty(0, device="cpu"))})
 
 
 def _below_autograd(operator: Any, inputs: tuple[Any, ...]) -> Any:
@@ -411,6 +422,15 @@ def _differentiable(operator: Any, *inputs: Any) -> Any:
     if operator is _crop_and_resize:
         return _apply(_Crop, *inputs)
     return _apply(_Gradient, operator, *inputs)
+
+
+def _call(operator: Any, *inputs: Any) -> Any:
+    """Call an operator, by the short way if there is one.
+
+    Under a transform PyTorch has to see the call at each level of differentiation.
+    """
+    unwatched = _is_unwatched(x for x in inputs if isinstance(x, torch.Tensor))
+    return _differentiable(operator, *inputs) if unwatched else operator(*inputs)
 
 
 def _apply(function: Any, *inputs: Any) -> Any:
