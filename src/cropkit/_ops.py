@@ -148,7 +148,7 @@ def crop_and_resize(
     out : array, shape (num_boxes, crop_height, crop_width, depth), optional
         The array that receives the result: of dtype `dtype`, writable, with any strides,
         sharing no memory with the inputs. Without `out`, a result of 4 MiB or more takes the
-        memory of an earlier result that has been deleted; one block of at most 256 MiB is
+        memory of an earlier result that has been deleted; two blocks, of 256 MiB in all, are
         kept for this (on Linux; none with ``CROPKIT_REUSE_MEMORY=0``). Such a result does not
         own its memory, so ``ndarray.resize`` refuses it.
     backend : str or Backend, optional
@@ -310,8 +310,8 @@ def crop_and_resize_grad_image(
     out : array, shape `image_size`, optional
         The array that receives the result: of dtype `dtype`, writable, with any strides,
         sharing no memory with the inputs. Its old values are overwritten, not added to.
-        Without `out`, a result of 4 MiB or more takes the memory of an earlier, deleted one; one
-        block of at most 256 MiB is kept for this (on Linux; none with
+        Without `out`, a result of 4 MiB or more takes the memory of an earlier, deleted one; two
+        blocks, of 256 MiB in all, are kept for this (on Linux; none with
         ``CROPKIT_REUSE_MEMORY=0``), and ``ndarray.resize`` refuses such a result.
     backend : str or Backend, optional
         The backend that runs, or its name; `crop_and_resize` explains the default.
@@ -461,7 +461,7 @@ def crop_and_resize_grad_boxes(
     out : array, shape (num_boxes, 4), optional
         The array that receives the result: of dtype `dtype`, writable, with any strides,
         sharing no memory with the inputs. Without `out`, a result of 4 MiB or more takes the
-        memory of an earlier, deleted one; one block of at most 256 MiB is kept for this (on
+        memory of an earlier, deleted one; two blocks, of 256 MiB in all, are kept for this (on
         Linux; none with ``CROPKIT_REUSE_MEMORY=0``), and ``ndarray.resize`` refuses such a
         result.
     backend : str or Backend, optional

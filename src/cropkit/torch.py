@@ -408,16 +408,13 @@ def _differentiable(operator: Any, *inputs: Any) -> Any:
     Under torch.func, PyTorch calls this once for each level of differentiation.
     """
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    if not learns and _is_unwatched(tensors):
-        return _KERNELS[operator](*inputs)
     unpack: Any = forward_ad.unpack_dual
     if any(unpack(x).tangent is not None for x in tensors):
         raise NotImplementedError(
             "forward-mode derivatives of crop_and_resize are not offered: use reverse mode, "
             "such as backward(), torch.autograd.grad, torch.func.vjp or torch.func.jacrev"
         )
-    if not learns:
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
         return _below_autograd(operator, inputs)
     if operator is _crop_and_resize:
         return _apply(_Crop, *inputs)
@@ -425,12 +422,16 @@ def _differentiable(operator: Any, *inputs: Any) -> Any:
 
 
 def _call(operator: Any, *inputs: Any) -> Any:
-    """Call an operator, by the short way if there is one.
+    """Call a gradient's operator, by the short way if there is one.
 
     Under a transform PyTorch has to see the call at each level of differentiation.
     """
-    unwatched = _is_unwatched(x for x in inputs if isinstance(x, torch.Tensor))
-    return _differentiable(operator, *inputs) if unwatched else operator(*inputs)
+    tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
+    if not _is_unwatched(tensors):
+        return operator(*inputs)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return _apply(_Gradient, operator, *inputs)
+    return _KERNELS[operator](*inputs)
 
 
 def _apply(function: Any, *inputs: Any) -> Any:
